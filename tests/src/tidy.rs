@@ -61,7 +61,7 @@ fn packages() -> BTreeMap<String, Package> {
 }
 
 /// The engine's layers, top down: each may depend on those named, and on nothing else of ours.
-const LAYERS: [(&str, &[&str]); 18] = [
+const LAYERS: [(&str, &[&str]); 19] = [
     (
         "levada-engine",
         &[
@@ -95,8 +95,16 @@ const LAYERS: [(&str, &[&str]); 18] = [
     ("levada-cloudevents", &["levada-json", "levada-protocol"]),
     (
         "levada-server",
-        &["levada-gateway", "levada-broker", "levada-plugin-host", "levada-store", "levada-protocol"],
+        &[
+            "levada-gateway",
+            "levada-webhook",
+            "levada-broker",
+            "levada-plugin-host",
+            "levada-store",
+            "levada-protocol",
+        ],
     ),
+    ("levada-webhook", &["levada-broker", "levada-cloudevents", "levada-protocol"]),
     ("levada-gateway", &["levada-broker", "levada-cloudevents", "levada-json", "levada-protocol"]),
     (
         "levada-broker",

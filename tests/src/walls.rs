@@ -17,7 +17,7 @@ use crate::tidy::{files, root};
 const FIELDS_MAX: usize = 12;
 
 /// The crates that are looked at.
-const SOURCES: [&str; 19] = [
+const SOURCES: [&str; 20] = [
     "engine/bench/src",
     "engine/broker/src",
     "engine/chain/src",
@@ -31,6 +31,7 @@ const SOURCES: [&str; 19] = [
     "engine/stage/src",
     "engine/store/src",
     "engine/terminal/src",
+    "engine/webhook/src",
     "sdk/client/src",
     "sdk/cloudevents/src",
     "sdk/expression/src",

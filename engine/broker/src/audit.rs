@@ -14,7 +14,7 @@ use serde_json::{Value, value::to_value};
 
 use crate::{
     catalogue::{Catalogue, CatalogueEvent, Change, Decided, IdentityChange, Root},
-    rows::{PluginRecord, SubscriptionRecord, TokenRecord},
+    rows::{PluginRecord, PushRecord, SubscriptionRecord, TokenRecord},
 };
 
 /// The topic. It is made with the first event, and has one partition.
@@ -103,6 +103,18 @@ struct Thing {
     after: Value,
 }
 
+impl Thing {
+    /// Without members that nobody is told of.
+    fn without(mut self, members: &[&str]) -> Self {
+        for value in [&mut self.before, &mut self.after] {
+            if let Some(object) = value.as_object_mut() {
+                object.retain(|name, _| !members.contains(&name.as_str()));
+            }
+        }
+        self
+    }
+}
+
 /// The payload of an event.
 #[derive(Debug, Serialize)]
 struct Report<'a> {
@@ -179,6 +191,8 @@ fn name_of(change: &Change) -> &'static str {
         Change::PauseSubscription { paused: true, .. } => "pause_subscription",
         Change::PauseSubscription { paused: false, .. } => "resume_subscription",
         Change::MoveSubscription { .. } => "seek_subscription",
+        Change::SetPush(_) => "set_push",
+        Change::RemovePush { .. } => "remove_push",
         Change::DeployPlugin { .. } => "deploy_plugin",
         Change::RemovePlugin { .. } => "remove_plugin",
         Change::CreateRoute { .. } => "create_route",
@@ -213,6 +227,7 @@ fn things(events: &[CatalogueEvent], before: &Catalogue, after: &Catalogue) -> V
                 things.extend(subscription(SubscriptionId(record.id), before, after));
             }
             CatalogueEvent::SubscriptionDeleted(id) => things.extend(subscription(*id, before, after)),
+            CatalogueEvent::PushChanged(id) => things.extend(push(*id, before, after)),
             CatalogueEvent::RouteCreated(record) => things.extend(route(RouteId(record.id), before, after)),
             CatalogueEvent::RouteDeleted(id) => things.extend(route(*id, before, after)),
             CatalogueEvent::PluginChanged(name) => things.extend(plugins(name, before, after)),
@@ -241,6 +256,14 @@ fn topic(id: TopicId, before: &Catalogue, after: &Catalogue) -> Option<Thing> {
 fn subscription(id: SubscriptionId, before: &Catalogue, after: &Catalogue) -> Option<Thing> {
     let records = [before, after].map(|catalogue| catalogue.subscriptions.by_id(id).map(AsRef::as_ref));
     thing("subscription", records, |record| format!("{}/{}", record.topic, record.name))
+}
+
+/// A push without its secrets.
+fn push(id: SubscriptionId, before: &Catalogue, after: &Catalogue) -> Option<Thing> {
+    let of = [after, before].into_iter().find_map(|catalogue| catalogue.subscriptions.by_id(id))?;
+    let records = [before, after].map(|catalogue| catalogue.pushes.get(&id).map(AsRef::as_ref));
+    let thing = thing("push", records, |_: &PushRecord| format!("{}/{}", of.topic, of.name))?;
+    Some(thing.without(&["secret", "previous"]))
 }
 
 fn route(id: RouteId, before: &Catalogue, after: &Catalogue) -> Option<Thing> {
@@ -282,19 +305,20 @@ fn identities(change: &IdentityChange, before: &Catalogue, after: &Catalogue) ->
 /// A token without what is stored of its secret.
 fn token(id: TokenId, before: &Catalogue, after: &Catalogue) -> Option<Thing> {
     let records = [before, after].map(|catalogue| catalogue.identities.token(id).map(AsRef::as_ref));
-    let mut thing = thing("token", records, |record: &TokenRecord| TokenId(record.id).to_string())?;
-    for value in [&mut thing.before, &mut thing.after] {
-        value.as_object_mut().map(|members| members.remove("secret_sha256"));
-    }
-    Some(thing)
+    let thing = thing("token", records, |record: &TokenRecord| TokenId(record.id).to_string())?;
+    Some(thing.without(&["secret_sha256"]))
 }
 
 #[cfg(test)]
 mod tests {
-    use levada_protocol::{ids::Timestamp, request::TopicSettings};
+    use levada_protocol::{
+        ids::Timestamp,
+        push_secret::PushSecret,
+        request::{SetPush, TopicSettings},
+    };
 
     use super::*;
-    use crate::catalogue::DrawnToken;
+    use crate::catalogue::{DrawnToken, PushChange};
 
     const NOW: Timestamp = Timestamp(5);
 
@@ -332,6 +356,16 @@ mod tests {
         }
     }
 
+    fn subscribe() -> Change {
+        Change::CreateSubscription {
+            topic: "orders".parse().unwrap(),
+            name: "payment".parse().unwrap(),
+            options: levada_protocol::request::SubscriptionOptions::default(),
+            positions: vec![levada_protocol::ids::Offset(0)],
+            owner: "me".to_owned(),
+        }
+    }
+
     fn json(event: &Event) -> Value {
         serde_json::from_slice(event.payload.as_deref().unwrap()).unwrap()
     }
@@ -355,14 +389,7 @@ mod tests {
     #[test]
     fn a_deletion_tells_all_that_goes_along_as_it_was() {
         let (_, mut catalogue) = with_principal();
-        let subscribe = Change::CreateSubscription {
-            topic: "orders".parse().unwrap(),
-            name: "payment".parse().unwrap(),
-            options: levada_protocol::request::SubscriptionOptions::default(),
-            positions: vec![levada_protocol::ids::Offset(0)],
-            owner: "me".to_owned(),
-        };
-        for change in [create("orders"), subscribe] {
+        for change in [create("orders"), subscribe()] {
             catalogue = decide(&change, &catalogue).next;
         }
         let root = Root::Topic("orders".parse().unwrap());
@@ -378,6 +405,32 @@ mod tests {
         assert_eq!((&changed[1]["kind"], &changed[1]["name"]), (&"topic".into(), &"orders".into()));
         assert!(changed.iter().all(|it| it["before"].is_object() && it["after"].is_null()));
         assert_eq!(event.key.as_deref(), Some(&b"subscription orders/payment"[..]));
+    }
+
+    #[test]
+    fn a_push_is_told_without_its_secrets() {
+        let (_, mut catalogue) = with_principal();
+        for change in [create("orders"), subscribe()] {
+            catalogue = decide(&change, &catalogue).next;
+        }
+        let secret = |byte| PushSecret::new(vec![byte; 32]).unwrap();
+        let push = |url: &str, byte| {
+            let (topic, name) = ("orders".parse().unwrap(), "payment".parse().unwrap());
+            let set =
+                SetPush { secret: Some(secret(byte)), ..SetPush::new(topic, name, Some(url.to_owned())) };
+            Change::SetPush(PushChange { set, drawn: secret(0), owner: "me".to_owned() })
+        };
+        let catalogue = decide(&push("https://a.example/", 1), &catalogue).next;
+        let change = push("https://b.example/", 2);
+        let told = json(&event(&change, &me(), &catalogue, &decide(&change, &catalogue)).unwrap());
+        assert_eq!(
+            (&told["action"], &told["changed"][0]["name"]),
+            (&"set_push".into(), &"orders/payment".into())
+        );
+        assert_eq!(told["changed"][0]["before"]["url"], "https://a.example/");
+        assert_eq!(told["changed"][0]["after"]["url"], "https://b.example/");
+        let text = told.to_string();
+        assert!(!text.contains("secret") && !text.contains("whsec") && !text.contains("previous"), "{text}");
     }
 
     #[test]

@@ -43,10 +43,12 @@ use crate::{
     outbound::Outbound,
     publish::{Admitted, PublishStream},
     pulls::{Attached, Keeper, Pull, Pulled, PulledEvent, Pulls},
+    push::PushBoard,
     quotas::Connection,
     reader::{self, Reader, Searching},
     reclaim::Reclaimer,
     retention::Retention,
+    rows::SubscriptionRecord,
     running::OwnerTasks,
     scheduler::Scheduler,
     search::{Matcher, Scanner, Scans, Tally},
@@ -110,6 +112,8 @@ pub(crate) struct Inner {
     pub(crate) changing: Arc<tokio::sync::Mutex<()>>,
     pub(crate) authentication: Arc<Authentication>,
     pulls: Arc<Pulls>,
+    /// How the pushes of subscriptions get on.
+    pub(crate) pushes: PushBoard,
     pub(crate) engine_id: String,
     pub(crate) start_id: String,
 }
@@ -201,6 +205,7 @@ impl Broker {
                 changing,
                 authentication,
                 pulls: Pulls::new(identity::new_seed()?[0]),
+                pushes: PushBoard::default(),
                 engine_id,
                 start_id: identity::new_start_id()?,
                 config,
@@ -434,17 +439,27 @@ impl Broker {
         self.check(principal, &subscribe.required())?;
         self.inner.authentication.begin_request(principal).await?;
         let (record, created) = self.subscription_for(principal, &subscribe).await?;
+        self.attach(&record, subscribe.consumer, created).await
+    }
+
+    /// Attaches a consumer of this name to a subscription, which was just made or was there.
+    pub(crate) async fn attach(
+        &self,
+        record: &Arc<SubscriptionRecord>,
+        name: String,
+        created: bool,
+    ) -> Result<Consumer, Error> {
         for _ in 1..ATTACH_TRIES {
-            let handle = self.owner_of(&record).await?;
-            let consumer = subscribe.consumer.clone();
+            let handle = self.owner_of(record).await?;
+            let consumer = name.clone();
             match subscription::attach(&handle, consumer, created, self.outbound.window()).await {
                 // It was moved in this moment, and has another owner.
                 Err(error) if error.code() == ErrorCode::SubscriptionMoved => {}
                 attached => return attached,
             }
         }
-        let handle = self.owner_of(&record).await?;
-        subscription::attach(&handle, subscribe.consumer, created, self.outbound.window()).await
+        let handle = self.owner_of(record).await?;
+        subscription::attach(&handle, name, created, self.outbound.window()).await
     }
 
     /// Pulls events of a subscription: they stay out until they are settled, or until its acknowledgement timeout, whatever

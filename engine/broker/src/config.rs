@@ -1,11 +1,11 @@
 //! What can be set about a broker. Every queue and cache has its limit here.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use levada_delivery::subscription::Bounds;
 use levada_protocol::ids::Timestamp;
 
-use crate::clock::Clock;
+use crate::{clock::Clock, push::PushUrls};
 
 /// A broker's settings.
 #[derive(Debug, Clone)]
@@ -63,6 +63,8 @@ pub struct BrokerConfig {
     /// How long after a start no subscription is deleted for having no consumers, so that they can come back. Default 1
     /// minute.
     pub expire_after_start: Duration,
+    /// Which URLs deliveries may be pushed to. Default: none, and no push can be set.
+    pub push_urls: Option<Arc<dyn PushUrls>>,
     /// What gives events their append times and subscriptions their time. Default: the system's clocks.
     pub clock: Clock,
 }
@@ -95,6 +97,7 @@ impl BrokerConfig {
             compaction: CompactionConfig::default(),
             check_back: CheckBackConfig::default(),
             expire_after_start: Duration::from_secs(60),
+            push_urls: None,
             clock: Clock::system(),
         }
     }

@@ -31,6 +31,11 @@ pub(crate) fn new_token() -> Result<(TokenId, [u8; 32]), Error> {
     Ok((TokenId(u64::from_le_bytes(random()?)), random()?))
 }
 
+/// A key for the secret that signs pushes.
+pub(crate) fn new_push_key() -> Result<[u8; 32], Error> {
+    random()
+}
+
 /// The hash under which a secret is kept.
 pub(crate) fn sha256_hex(secret: &[u8]) -> String {
     hex(&Sha256::digest(secret))

@@ -27,6 +27,7 @@ mod problems;
 mod publish;
 mod pull;
 mod pulled_token;
+mod push;
 mod read;
 mod router;
 mod routes;

@@ -11,7 +11,7 @@ use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    dead_letters, entry, openapi::Description, plugins, problem::Problem, publish, pull, read, routes,
+    dead_letters, entry, openapi::Description, plugins, problem::Problem, publish, pull, push, read, routes,
     settle, state::Gateway, stream, subscriptions, topics,
 };
 
@@ -37,6 +37,7 @@ pub fn router(gateway: Gateway) -> Router {
         .routes(routes!(routes::describe, routes::put, routes::delete))
         .routes(routes!(plugins::list, plugins::deploy))
         .routes(routes!(plugins::describe, plugins::delete))
+        .routes(routes!(push::set, push::describe, push::remove))
         .split_for_parts();
     let description = Json(description);
     routes

@@ -51,6 +51,9 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// What receivers' certificates may be of cannot be read.
+    #[error("{0}")]
+    Push(String),
     /// The store does not open.
     #[error(transparent)]
     Store(#[from] levada_store::Error),
@@ -71,7 +74,9 @@ impl Error {
         match self {
             Self::Config(error) => error.code(),
             Self::AddressInUse { .. } => ErrorCode::AddressInUse,
-            Self::Listen { .. } | Self::DataDir { .. } | Self::AdminToken { .. } => ErrorCode::ConfigInvalid,
+            Self::Listen { .. } | Self::DataDir { .. } | Self::AdminToken { .. } | Self::Push(_) => {
+                ErrorCode::ConfigInvalid
+            }
             Self::Store(error) => error.code(),
             Self::Tls(error) => error.code(),
             Self::Plugins(_) => ErrorCode::Internal,

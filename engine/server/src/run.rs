@@ -21,6 +21,7 @@ use levada_protocol::{
     token::Token,
 };
 use levada_store::{Inspect, RocksStore, Store};
+use levada_webhook::{PushConfig, Pushers, Transport, UrlRules};
 use tokio::{net::TcpListener, sync::watch, time};
 use tracing::{error, info, info_span, warn};
 
@@ -104,6 +105,8 @@ pub async fn run(
     let (served, ca) = (identity.served.clone(), identity.ca.clone());
     let certificates = Watch::new(files.clone(), &identity, clock::now());
     let host = Host::new(host_config(&config))?;
+    let push = PushConfig { allow: config.push.allowed(), ca: config.push.ca.clone() };
+    let transport = Transport::new(push).map_err(Error::Push)?;
 
     // 4. The broker: recovers from the store, starts its owners.
     let broker = Broker::start(broker_config(&config), Arc::new(store), Arc::new(host))?;
@@ -129,6 +132,7 @@ pub async fn run(
     let http_tls = https.then_some(http_tls);
     let server = Server { config, broker, listener, sessions, beside: Tasks::default() };
     server.start(tcp, https.then_some(tls));
+    server.push(transport);
     server.watch_certificates(certificates, http_tls);
     let (ca_pem_path, ca_fingerprint) = match ca {
         Some(Ca { file, fingerprint }) => (file, Some(fingerprint)),
@@ -162,6 +166,13 @@ impl Server {
         });
         let listener = Arc::clone(&self.listener);
         self.sessions.spawn(info_span!("listener"), async move { listener.accept_all().await });
+    }
+
+    /// Pushes deliveries until the engine goes away; what is under way then ends with the sessions.
+    fn push(&self, transport: Transport) {
+        let pushers = Pushers::new(self.broker.clone(), transport);
+        let (draining, cancelled) = (self.sessions.draining().clone(), self.sessions.cancelled().clone());
+        self.sessions.spawn_until(info_span!("push"), cancelled, pushers.run(draining));
     }
 
     fn watch_certificates(&self, mut watch: Watch, http: Option<watch::Sender<Arc<rustls::ServerConfig>>>) {
@@ -360,6 +371,7 @@ fn broker_config(config: &ServerConfig) -> BrokerConfig {
             interval: transactions.check_interval,
             checks_max: u16::try_from(transactions.checks_max).unwrap_or(u16::MAX),
         },
+        push_urls: Some(Arc::new(UrlRules::new(config.push.allowed()))),
         ..BrokerConfig::new(&config.data_dir)
     }
 }
@@ -378,7 +390,8 @@ mod tests {
     #[test]
     fn the_defaults_are_those_of_the_broker_and_the_host() {
         let config = ServerConfig::default();
-        let broker = BrokerConfig::new(&config.data_dir);
+        let push_urls = Some(Arc::new(UrlRules::default()) as _);
+        let broker = BrokerConfig { push_urls, ..BrokerConfig::new(&config.data_dir) };
         assert_eq!(shown(&broker_config(&config)), shown(&broker));
         let host = HostConfig::new(config.data_dir.join("plugin-cache"));
         assert_eq!(format!("{:?}", host_config(&config)), format!("{host:?}"));

@@ -4,9 +4,9 @@ use bytes::Bytes;
 use levada_protocol::{
     ids::{PrincipalName, Timestamp, TokenId, TopicName},
     request::{
-        ChangePrincipal, CreatePrincipal, CreateToken, Deleted, EngineInfo, IssuedToken, NewToken,
-        PluginInfo, Position, PrincipalInfo, PurgeTopic, PurgedTopic, Request, Response, RouteInfo,
-        RouteSpec, Start, SubscriptionInfo, SubscriptionOptions, TokenInfo, TopicChanges, TopicInfo,
+        ChangePrincipal, CreatePrincipal, CreateToken, Deleted, EngineInfo, IssuedPush, IssuedToken,
+        NewToken, PluginInfo, Position, PrincipalInfo, PurgeTopic, PurgedTopic, Request, Response, RouteInfo,
+        RouteSpec, SetPush, Start, SubscriptionInfo, SubscriptionOptions, TokenInfo, TopicChanges, TopicInfo,
         TopicSettings,
     },
     schedule::ScheduledInfo,
@@ -244,6 +244,18 @@ impl Client {
     pub async fn resume_subscription(&self, topic: &str, name: &str) -> Result<(), Error> {
         let (topic, name) = (TopicName::parse_any(topic)?, name.parse()?);
         self.done(Request::ResumeSubscription { topic, name }).await
+    }
+
+    /// Sets where the engine pushes a subscription's deliveries, or changes that; what is not given stays as it is. A secret
+    /// that the engine draws is in the answer, and nowhere else.
+    pub async fn set_push(&self, set: SetPush) -> Result<IssuedPush, Error> {
+        expect!(self.request(Request::SetPush(set)).await?, Response::Push(issued) => *issued)
+    }
+
+    /// Ends a subscription's push. Refused with `PUSH_NOT_FOUND` if it has none.
+    pub async fn remove_push(&self, topic: &str, name: &str) -> Result<(), Error> {
+        let (topic, name) = (TopicName::parse_any(topic)?, name.parse()?);
+        self.done(Request::RemovePush { topic, name }).await
     }
 
     /// Stores a WebAssembly component as the plugin's next version, or returns the version that has it already. With a

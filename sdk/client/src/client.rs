@@ -381,6 +381,8 @@ fn is_reading(request: &Request) -> bool {
         | Request::SeekSubscription { .. }
         | Request::PauseSubscription { .. }
         | Request::ResumeSubscription { .. }
+        | Request::SetPush(_)
+        | Request::RemovePush { .. }
         | Request::DeployPlugin { .. }
         | Request::RemovePlugin { .. }
         | Request::CreateRoute(_)

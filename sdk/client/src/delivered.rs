@@ -8,7 +8,7 @@ use levada_protocol::{
     event::Event,
     ids::{Offset, PartitionId, Timestamp},
     request::AckedDelivery,
-    verbs::VerbKind,
+    verbs::{Rejection, VerbKind},
 };
 
 use crate::{
@@ -139,7 +139,7 @@ impl DeliveredEvent {
     /// It cannot be decoded: to the dead-letter topic with the reason `undecodable` and what is wrong with it (cut to
     /// 1 KiB), so that it can be told apart from events that were rejected for their content.
     pub fn reject_undecodable(mut self, error: &str) {
-        self.say(&VerbKind::Reject { reason: error.to_owned(), is_undecodable: true });
+        self.say(&VerbKind::Reject { reason: error.to_owned(), kind: Rejection::Undecodable });
     }
 
     /// Still at work on it: `max_processing` and the subscription's `ack_timeout` start again.

@@ -17,7 +17,7 @@ use levada_protocol::{
     frame::Frame,
     ids::{DeliveryToken, Offset, PartitionId, Timestamp},
     request::AckedDelivery,
-    verbs::VerbKind,
+    verbs::{Rejection, VerbKind},
 };
 
 use crate::{
@@ -208,7 +208,7 @@ impl Delivery {
 
     /// Never deliver these again, they cannot be decoded: as [`Delivery::reject`], with the reason `undecodable`.
     pub fn reject_undecodable(&self, range: RangeInclusive<Offset>, error: &str) {
-        self.say(range, VerbKind::Reject { reason: error.to_owned(), is_undecodable: true });
+        self.say(range, VerbKind::Reject { reason: error.to_owned(), kind: Rejection::Undecodable });
     }
 
     /// Still at work on what was not settled: `max_processing` and the subscription's `ack_timeout` start again.

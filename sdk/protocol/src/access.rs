@@ -185,7 +185,13 @@ impl Requires for Request {
             | Self::SetSubscription { topic, name, .. }
             | Self::SeekSubscription { topic, name, .. }
             | Self::PauseSubscription { topic, name }
-            | Self::ResumeSubscription { topic, name } => subscription(Action::Manage, topic, name),
+            | Self::ResumeSubscription { topic, name }
+            | Self::RemovePush { topic, name } => subscription(Action::Manage, topic, name),
+            // It sends events where its maker says, who must be allowed to read them by hand.
+            Self::SetPush(set) => vec![
+                (Action::Manage, Scope::Subscription(set.topic.clone(), set.name.clone())),
+                (Action::Subscribe, Scope::Subscription(set.topic.clone(), set.name.clone())),
+            ],
             // Keys and ids are shown, which are part of events.
             Self::ListScheduled { topic, .. } | Self::DescribeScheduled { topic, .. } => vec![reading(topic)],
             // Who may publish an event may take it back.

@@ -99,7 +99,7 @@ impl FromStr for DeadLettersOf {
 /// What the headers of a dead letter say. Those that are missing or no text are empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct DeadLetter<'a> {
-    /// Why: `rejected`, `undecodable`, `max_attempts`, `plugin_error`, `loop`, `consumer_lost`, `expired`. Others may come.
+    /// Why: `rejected`, `undecodable`, `max_attempts`, `plugin_error`, `loop`, `consumer_lost`, `push_failed`, `expired`. Others may come.
     pub reason: &'a str,
     /// What happened, for a person.
     pub error: &'a str,

@@ -21,6 +21,7 @@ pub mod partition;
 pub mod permission;
 pub mod progress;
 pub mod publish;
+pub mod push_secret;
 pub mod request;
 pub mod schedule;
 pub mod token;

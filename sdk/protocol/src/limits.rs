@@ -121,3 +121,13 @@ pub const TOKENS_MAX: usize = 64;
 pub const TOKEN_DESCRIPTION_BYTES_MAX: usize = 256;
 /// Longest life of a token with an end, in milliseconds: ten years.
 pub const TOKEN_EXPIRES_MS_MAX: u64 = 3_650 * 24 * 3_600_000;
+/// Longest URL of a push.
+pub const PUSH_URL_BYTES_MAX: usize = 2_048;
+/// Most events that the receiver of a push has at a time.
+pub const PUSH_IN_FLIGHT_MAX: u32 = 1_000;
+/// Shortest time that the receiver of a push has to respond, in milliseconds.
+pub const PUSH_TIMEOUT_MS_MIN: u32 = 100;
+/// Longest time that the receiver of a push has to respond, in milliseconds: 2 minutes.
+pub const PUSH_TIMEOUT_MS_MAX: u32 = 120_000;
+/// For how long the secret before the current one of a push signs at most, in milliseconds: 30 days.
+pub const PUSH_PREVIOUS_FOR_MS_MAX: u64 = 30 * 24 * 3_600_000;

@@ -16,8 +16,8 @@
 //!
 //! `verb`: 1 ack, 2 nack (after `delay_ms`; all ones: by the subscription's backoff), 3 in progress, 4 reject.
 //! `first` and `last` are offsets, both included; offsets between them that were not delivered do not matter.
-//! Only a reject has an `extra`: its reason, of which a reader keeps the first 1,024 bytes. `flags` 1, of a reject: its
-//! consumer could not decode the event. A reader does not look at other flags, nor at those of other verbs.
+//! Only a reject has an `extra`: its reason, of which a reader keeps the first 1,024 bytes. `flags` of a reject: 1, its
+//! consumer could not decode the event; 2, it could not be pushed on. A reader does not look at other flags, nor at those of other verbs.
 //!
 //! `Settled` payload: `sequence u64` (every verbs frame up to it has taken effect, durably), then entries of 24 bytes
 //! for refused verbs: `partition u16, code u16, reserved u32, first u64, last u64`.
@@ -35,9 +35,10 @@ use crate::{
 
 const BY_BACKOFF: u32 = u32::MAX;
 const UNDECODABLE: u8 = 1;
+const NOT_PUSHED: u8 = 2;
 
 /// How much more an engine may deliver.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Credit {
     /// Events.
     pub events: u64,
@@ -96,21 +97,50 @@ pub enum VerbKind {
     Reject {
         /// Why, for the person who reads the dead letter.
         reason: String,
-        /// Whether it could not be decoded: it is the publisher that is wrong, not what the event asks for.
-        is_undecodable: bool,
+        /// What kind of reason it is.
+        kind: Rejection,
     },
+}
+
+/// What kind of reason a reject has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rejection {
+    /// The consumer does not do what the event asks for.
+    Refused,
+    /// The consumer could not decode it: it is the publisher that is wrong, not what the event asks for.
+    Undecodable,
+    /// The consumer passes events on, and the receiver of this one took it in none of its attempts.
+    PushFailed,
+}
+
+impl Rejection {
+    fn flags(self) -> u8 {
+        match self {
+            Self::Refused => 0,
+            Self::Undecodable => UNDECODABLE,
+            Self::PushFailed => NOT_PUSHED,
+        }
+    }
+
+    fn of_flags(flags: u8) -> Self {
+        match flags {
+            flags if flags & UNDECODABLE != 0 => Self::Undecodable,
+            flags if flags & NOT_PUSHED != 0 => Self::PushFailed,
+            _ => Self::Refused,
+        }
+    }
 }
 
 impl VerbKind {
     /// A reject by a consumer that understands the event.
     pub fn reject(reason: impl Into<String>) -> Self {
-        Self::Reject { reason: reason.into(), is_undecodable: false }
+        Self::Reject { reason: reason.into(), kind: Rejection::Refused }
     }
 
     fn flags(&self) -> u8 {
         match self {
-            Self::Reject { is_undecodable: true, .. } => UNDECODABLE,
-            Self::Reject { .. } | Self::Ack | Self::Nack { .. } | Self::InProgress => 0,
+            Self::Reject { kind, .. } => kind.flags(),
+            Self::Ack | Self::Nack { .. } | Self::InProgress => 0,
         }
     }
 }
@@ -186,7 +216,7 @@ fn read_verb(reader: &mut Reader<'_>) -> Option<Result<Verb, FrameError>> {
         3 => VerbKind::InProgress,
         4 => {
             let reason = clip(&String::from_utf8_lossy(extra), REASON_BYTES_MAX).to_owned();
-            VerbKind::Reject { reason, is_undecodable: flags & UNDECODABLE != 0 }
+            VerbKind::Reject { reason, kind: Rejection::of_flags(flags) }
         }
         other => return Some(Err(FrameError::payload(format!("verb {other} is unknown")))),
     };
@@ -269,9 +299,12 @@ mod tests {
             Just(VerbKind::Ack),
             option::of(0..BY_BACKOFF).prop_map(|delay_ms| VerbKind::Nack { delay_ms }),
             Just(VerbKind::InProgress),
-            (".{0,40}", any::<bool>())
-                .prop_map(|(reason, is_undecodable)| VerbKind::Reject { reason, is_undecodable }),
+            (".{0,40}", any_rejection()).prop_map(|(reason, kind)| VerbKind::Reject { reason, kind }),
         ]
+    }
+
+    fn any_rejection() -> impl Strategy<Value = Rejection> {
+        prop_oneof![Just(Rejection::Refused), Just(Rejection::Undecodable), Just(Rejection::PushFailed)]
     }
 
     fn any_verb() -> impl Strategy<Value = Verb> {

@@ -17,12 +17,12 @@ use levada_protocol::{
 };
 use levada_store::Op;
 
-use super::{Catalogue, CatalogueEvent, IdentityChange, Removal, Root, listed};
+use super::{Catalogue, CatalogueEvent, IdentityChange, PushChange, Removal, Root, listed};
 use crate::{
     audit::Noted,
     dead_letter_topics,
     error::Error,
-    rows::{NextId, PluginRecord, RouteRecord, Row, SubscriptionRecord, TopicRecord},
+    rows::{NextId, PluginRecord, PushRecord, RouteRecord, Row, SubscriptionRecord, TopicRecord},
 };
 
 /// How many removed plugins have their last number remembered, so that none is given twice.
@@ -63,12 +63,19 @@ pub(crate) enum Change {
         topic: TopicName,
         name: SubscriptionName,
         paused: bool,
+        /// What the receiver of its pushes said, if that is why.
+        push_refusal: Option<String>,
     },
     MoveSubscription {
         topic: TopicName,
         name: SubscriptionName,
         /// The partitions that move, and where to.
         to: Vec<(PartitionId, Offset)>,
+    },
+    SetPush(PushChange),
+    RemovePush {
+        topic: TopicName,
+        name: SubscriptionName,
     },
     DeployPlugin {
         name: PluginName,
@@ -129,10 +136,12 @@ impl Change {
             Self::SetSubscription { topic, name, options } => {
                 edit.set_subscription(topic, name, options)?;
             }
-            Self::PauseSubscription { topic, name, paused } => {
-                edit.pause_subscription(topic, name, *paused)?;
+            Self::PauseSubscription { topic, name, paused, push_refusal } => {
+                edit.pause_subscription(topic, name, *paused, push_refusal.as_deref())?;
             }
             Self::MoveSubscription { topic, name, to } => edit.move_subscription(topic, name, to)?,
+            Self::SetPush(change) => edit.set_push(change)?,
+            Self::RemovePush { topic, name } => edit.remove_push(topic, name)?,
             Self::DeployPlugin { name, sha256, size, interface, owner } => {
                 edit.deploy_plugin(name, sha256, *size, interface, owner)?;
             }
@@ -158,6 +167,8 @@ impl Change {
             | Self::SetSubscription { .. }
             | Self::PauseSubscription { .. }
             | Self::MoveSubscription { .. }
+            | Self::SetPush(_)
+            | Self::RemovePush { .. }
             | Self::RemovePlugin { .. }
             | Self::Identity(_)
             | Self::Noted(_) => false,
@@ -285,6 +296,7 @@ impl Edit {
             owner: owner.to_owned(),
             paused: false,
             moves: 0,
+            push_refusal: None,
         };
         let record = self.put_subscription(record);
         self.next.readers.toggle_subscription(&record);
@@ -321,9 +333,11 @@ impl Edit {
         topic: &TopicName,
         name: &SubscriptionName,
         paused: bool,
+        push_refusal: Option<&str>,
     ) -> Result<(), Error> {
         let record = SubscriptionRecord::clone(self.next.subscription(topic, name)?);
-        let record = self.put_subscription(SubscriptionRecord { paused, ..record });
+        let push_refusal = push_refusal.filter(|_| paused).map(str::to_owned);
+        let record = self.put_subscription(SubscriptionRecord { paused, push_refusal, ..record });
         self.events.push(CatalogueEvent::SubscriptionChanged(record));
         Ok(())
     }
@@ -355,10 +369,40 @@ impl Edit {
         let record = Arc::clone(self.next.subscription(topic, name)?);
         let id = SubscriptionId(record.id);
         self.ops.push(SubscriptionRecord::delete(&id));
+        self.forget_push(id);
         self.next.readers.toggle_subscription(&record);
         self.next.subscriptions.remove(&(topic.clone(), name.clone()), id);
         self.events.push(CatalogueEvent::SubscriptionDeleted(id));
         Ok(())
+    }
+
+    fn set_push(&mut self, change: &PushChange) -> Result<(), Error> {
+        let id = SubscriptionId(self.next.subscription(&change.set.topic, &change.set.name)?.id);
+        let record = change.decide(id, self.next.pushes.get(&id).map(AsRef::as_ref), self.now)?;
+        self.ops.push(record.put(&id));
+        Arc::make_mut(&mut self.next.pushes).insert(id, Arc::new(record));
+        self.events.push(CatalogueEvent::PushChanged(id));
+        Ok(())
+    }
+
+    fn remove_push(&mut self, topic: &TopicName, name: &SubscriptionName) -> Result<(), Error> {
+        let id = SubscriptionId(self.next.subscription(topic, name)?.id);
+        if self.forget_push(id) {
+            return Ok(());
+        }
+        let message = format!("subscription {topic}/{name} has no push");
+        Err(Error::refused(ErrorCode::PushNotFound, message))
+    }
+
+    /// Removes the push of a subscription; false if it has none.
+    fn forget_push(&mut self, id: SubscriptionId) -> bool {
+        let had = self.next.pushes.contains_key(&id);
+        if had {
+            self.ops.push(PushRecord::delete(&id));
+            Arc::make_mut(&mut self.next.pushes).remove(&id);
+            self.events.push(CatalogueEvent::PushChanged(id));
+        }
+        had
     }
 
     fn deploy_plugin(

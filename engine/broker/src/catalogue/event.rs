@@ -20,6 +20,8 @@ pub(crate) enum CatalogueEvent {
     /// These partitions of it begin again, where its record says.
     SubscriptionMoved(Arc<SubscriptionRecord>, Vec<PartitionId>),
     SubscriptionDeleted(SubscriptionId),
+    /// Where the deliveries of a subscription are pushed, how, or whether they are, is another.
+    PushChanged(SubscriptionId),
     RouteCreated(Arc<RouteRecord>),
     RouteDeleted(RouteId),
     /// A version was deployed or removed; the active one may have changed.

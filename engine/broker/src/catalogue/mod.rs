@@ -8,10 +8,11 @@ pub(crate) mod identities;
 mod identity_change;
 mod names;
 mod plugins;
+mod push_change;
 pub(crate) mod readers;
 mod removal;
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use levada_protocol::{
     access::Scope,
@@ -25,12 +26,15 @@ pub(crate) use self::{
     event::CatalogueEvent,
     identities::Identities,
     identity_change::{DrawnToken, IdentityChange},
+    push_change::PushChange,
     removal::{Removal, Root, listed},
 };
 use self::{names::Names, plugins::Plugins, readers::Readers};
 use crate::{
     error::Error,
-    rows::{self, CatalogueRow, NextId, PluginRecord, RouteRecord, SubscriptionRecord, TopicRecord},
+    rows::{
+        self, CatalogueRow, NextId, PluginRecord, PushRecord, RouteRecord, SubscriptionRecord, TopicRecord,
+    },
 };
 
 /// Everything that has a name. A copy is cheap; one that is changed pays for the kind of records that changes.
@@ -41,6 +45,8 @@ pub(crate) struct Catalogue {
     pub(crate) routes: Names<RouteName, RouteId, RouteRecord>,
     pub(crate) plugins: Plugins,
     pub(crate) identities: Identities,
+    /// Where deliveries are pushed, by the id of their subscription.
+    pub(crate) pushes: Arc<BTreeMap<SubscriptionId, Arc<PushRecord>>>,
     /// Who reads which topic.
     pub(crate) readers: Readers,
     /// The id that is given out next.
@@ -68,6 +74,10 @@ impl Catalogue {
                 CatalogueRow::Plugin(record) => catalogue.plugins.restore_version(record),
                 CatalogueRow::PluginLine(record) => catalogue.plugins.restore_line(record),
                 CatalogueRow::Principal(record) => catalogue.identities.put_principal(Arc::new(record)),
+                CatalogueRow::Push(record) => {
+                    let id = SubscriptionId(record.subscription);
+                    Arc::make_mut(&mut catalogue.pushes).insert(id, Arc::new(record));
+                }
                 CatalogueRow::Token(record) => catalogue.identities.put_token(Arc::new(record)),
                 CatalogueRow::Route(record) => {
                     catalogue.readers.toggle_route(&record);

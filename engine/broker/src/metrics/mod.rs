@@ -4,7 +4,8 @@
 //! read: the series of a deleted topic, subscription or route end with it. Only histograms are the process's.
 //!
 //! Labels: `topic` is a topic's name, `subscription` is `topic/name`, `route` is a route's name, `plugin` is
-//! `name@version`, `for` is the kind of what a subscription waits for, `alarm` is a word of [`levada_protocol::request::Alarm`], `attachment` is `topic/name` of a subscription, or `route` and a route's name.
+//! `name@version`, `for` is the kind of what a subscription waits for, `alarm` is a word of [`levada_protocol::request::Alarm`], `attachment` is `topic/name` of a subscription, or `route` and a route's name,
+//! `outcome` is a word of [`crate::PushOutcome`].
 
 mod series;
 mod standing;
@@ -26,7 +27,10 @@ use metrics::{describe_histogram, histogram};
 
 pub use self::series::{Kind, Sample, Series};
 use self::{series::as_f64, standing::Standing};
-use crate::check_times::UndecidedCounts;
+use crate::{
+    check_times::UndecidedCounts,
+    push::{PushOutcome, PushStanding},
+};
 
 /// How long syncs of the write-ahead log take.
 const SYNC_SECONDS: &str = "levada_sync_seconds";
@@ -58,6 +62,10 @@ const EXPIRED_SUBSCRIPTIONS: Series = Series::counter(
 const REFUSED_CALLS: Series = Series::counter(
     "levada_refused_calls_total",
     "calls refused for who made them: unauthenticated, or denied for want of a permission",
+);
+const PUSHED: Series = Series::counter(
+    "levada_push_requests_total",
+    "requests to the receivers of pushes, by what became of them",
 );
 const PREPARED_TRANSACTIONS: Series = Series::gauge(
     "levada_prepared_transactions",
@@ -93,6 +101,7 @@ pub(crate) struct Collected {
     plugin_seconds: Series,
     plugin_errors: Series,
     plugin_memory_restarts: Series,
+    pushed: Series,
     expired_subscriptions: Series,
     refused_calls: Series,
     prepared_transactions: Series,
@@ -159,6 +168,7 @@ impl Collected {
                 "levada_plugin_memory_restarts_total",
                 "plugin instances replaced because earlier calls had filled their memory",
             ),
+            pushed: PUSHED,
             expired_subscriptions: EXPIRED_SUBSCRIPTIONS,
             refused_calls: REFUSED_CALLS,
             prepared_transactions: PREPARED_TRANSACTIONS,
@@ -205,6 +215,14 @@ impl Collected {
         self.backlog_bytes.add(&labels, as_f64(info.bytes));
         self.backlog_refused_events.add(&labels, as_f64(info.refused));
         self.backlog_dropped_events.add(&labels, as_f64(info.dropped));
+    }
+
+    /// Of a push that gets on so.
+    pub(crate) fn push(&mut self, subscription: &str, standing: &PushStanding) {
+        for outcome in PushOutcome::ALL {
+            let labels = [("subscription", subscription), ("outcome", outcome.as_str())];
+            self.pushed.add(&labels, as_f64(standing.count(outcome)));
+        }
     }
 
     /// Of a subscription that is so at this time of day.
@@ -291,6 +309,7 @@ impl Collected {
             self.plugin_memory_restarts,
             self.expired_subscriptions,
             self.refused_calls,
+            self.pushed,
             self.prepared_transactions,
             self.parked_transactions,
             self.compaction_bytes,

@@ -126,6 +126,7 @@ impl Broker {
                 | CatalogueEvent::TopicCreated(_)
                 | CatalogueEvent::TopicChanged(_)
                 | CatalogueEvent::TopicDeleted(_)
+                | CatalogueEvent::PushChanged(_)
                 | CatalogueEvent::IdentitiesChanged => Ok(()),
                 // The request that changed it has reattached the chains before its response.
                 CatalogueEvent::PluginChanged(name) => {

@@ -192,6 +192,7 @@ fn store_with(subscriptions: u64, options: &SubscriptionOptions) -> MemoryStore 
         created_ms: 0,
         owner: "test".to_owned(),
         paused: false,
+        push_refusal: None,
         moves: 0,
     };
     let mut ops = vec![topic.put(&topic.id()), NextId(subscriptions + 2).put(&())];

@@ -9,6 +9,7 @@ mod plugins;
 mod principals;
 mod producers;
 mod purge;
+mod push;
 mod routes;
 mod schedule;
 mod subscriptions;
@@ -26,7 +27,7 @@ use levada_protocol::{
 use levada_stage::AttachmentPoint;
 
 use self::{
-    backlog::BacklogRequests, pages::Page, principals::IdentityRequests, purge::Purging,
+    backlog::BacklogRequests, pages::Page, principals::IdentityRequests, purge::Purging, push::PushRequests,
     schedule::ScheduleRequests, subscriptions::described,
 };
 use crate::{
@@ -90,7 +91,7 @@ impl Broker {
                 self.seek_subscription(principal, (topic, name), to, partitions).await
             }
             Request::PauseSubscription { topic, name } => {
-                self.pause_subscription(principal, (&topic, &name), true).await
+                self.set_paused(principal.actor(), (&topic, &name), true, None).await
             }
             Request::ResumeSubscription { topic, name } => {
                 self.resume_subscription(principal, &catalogue, (&topic, &name)).await
@@ -136,6 +137,14 @@ impl Broker {
             Request::ListTransactions(asked) => self.list_transactions(viewer, asked).await,
             Request::DescribeTransaction { group, id } => self.describe_transaction(group, id).await,
             Request::OpenProducer { topic, name } => producers::open(self, &topic, name).await,
+            other => self.push_or_identity(principal, other).await,
+        }
+    }
+
+    async fn push_or_identity(&self, principal: &Principal, request: Request) -> Result<Response, Error> {
+        match request {
+            Request::SetPush(set) => self.push_requests().set(principal, set).await,
+            Request::RemovePush { topic, name } => self.push_requests().remove(principal, topic, name).await,
             other => self.identity_requests().answer(principal, other).await,
         }
     }
@@ -160,6 +169,12 @@ impl Broker {
             return Ok(());
         }
         self.inner.shard.change(principal.actor(), Change::Noted(noted)).await
+    }
+
+    pub(crate) fn push_requests(&self) -> PushRequests<'_> {
+        let inner = &self.inner;
+        let urls = inner.config.push_urls.as_deref();
+        PushRequests { shard: &inner.shard, clock: &inner.config.clock, board: &inner.pushes, urls }
     }
 
     fn viewer(&self, principal: &Principal, catalogue: &Arc<Catalogue>) -> Viewer {
@@ -206,6 +221,9 @@ impl Broker {
             };
             if let Ok(info) = self.describe_running(&handle).await {
                 let name = format!("{}/{}", record.topic, record.name);
+                if catalogue.pushes.contains_key(&SubscriptionId(record.id)) {
+                    collected.push(&name, &self.inner.pushes.of(SubscriptionId(record.id)));
+                }
                 collected.subscription(&name, handle.delivered(), &info, self.inner.config.clock.now());
             }
         }

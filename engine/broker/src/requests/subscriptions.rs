@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     access::{Principal, Viewer},
-    audit::Noted,
+    audit::{Actor, Noted},
     broker::Broker,
     catalogue::{Catalogue, Change},
     chains,
@@ -168,6 +168,7 @@ impl Broker {
             }
             oldest = oldest.into_iter().chain(time).min();
         }
+        info.push = self.push_requests().info(SubscriptionId(info.id)).map(Box::new);
         info.oldest_unacked_age_ms = oldest.map_or(0, |oldest| now.wall.0.saturating_sub(oldest.0));
         Ok(info)
     }
@@ -188,7 +189,7 @@ impl Broker {
     ) -> Result<Response, Error> {
         let record = catalogue.subscription(of.0, of.1)?;
         if record.paused {
-            self.pause_subscription(principal, of, false).await?;
+            self.set_paused(principal.actor(), of, false, None).await?;
         } else {
             self.note(principal, Noted::resumed(record)).await?;
         }
@@ -209,20 +210,23 @@ impl Broker {
         catalogue.subscription(&topic, &name)?;
         self.try_chain(&catalogue, options.chain(), &topic, AttachmentPoint::Subscription).await?;
         let change = Change::SetSubscription { topic: topic.clone(), name: name.clone(), options };
-        let record = self.change_subscription(principal, (topic, name), |_| async { Ok(change) }).await?;
+        let record =
+            self.change_subscription(principal.actor(), (topic, name), |_| async { Ok(change) }).await?;
         self.describe_subscription(&record).await.map(described)
     }
 
-    /// Pauses a subscription, or ends such a pause; durably.
-    pub(super) async fn pause_subscription(
+    /// Pauses a subscription, for what the receiver of its pushes said or on request, or ends such a pause; durably.
+    pub(crate) async fn set_paused(
         &self,
-        principal: &Principal,
+        by: Actor,
         (topic, name): (&TopicName, &SubscriptionName),
         paused: bool,
+        push_refusal: Option<String>,
     ) -> Result<Response, Error> {
-        let change = Change::PauseSubscription { topic: topic.clone(), name: name.clone(), paused };
+        let change =
+            Change::PauseSubscription { topic: topic.clone(), name: name.clone(), paused, push_refusal };
         let of = (topic.clone(), name.clone());
-        self.change_subscription(principal, of, |_| async { Ok(change) }).await.map(|_| Response::Done)
+        self.change_subscription(by, of, |_| async { Ok(change) }).await.map(|_| Response::Done)
     }
 
     /// Moves a subscription, and returns once another owner has begun there.
@@ -245,7 +249,7 @@ impl Broker {
             }
             Ok(Change::MoveSubscription { topic, name, to: positions })
         };
-        let record = self.change_subscription(principal, of, decide).await?;
+        let record = self.change_subscription(principal.actor(), of, decide).await?;
         self.describe_subscription(&record).await.map(described)
     }
 
@@ -253,7 +257,7 @@ impl Broker {
     /// over. Returns the record after it.
     async fn change_subscription<D, F>(
         &self,
-        principal: &Principal,
+        by: Actor,
         (topic, name): (TopicName, SubscriptionName),
         decide: D,
     ) -> Result<Arc<SubscriptionRecord>, Error>
@@ -261,7 +265,7 @@ impl Broker {
         D: FnOnce(Self) -> F + Send + 'static,
         F: Future<Output = Result<Change, Error>> + Send,
     {
-        let (broker, by) = (self.clone(), principal.actor());
+        let broker = self.clone();
         self.to_the_end(async move {
             let _changing = broker.inner.changing.lock().await;
             let shard = &broker.inner.shard;

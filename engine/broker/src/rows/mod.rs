@@ -21,6 +21,7 @@
 //! | catalogue | `0x05` name | [`PluginLineRecord`] | deployments and removals of the plugin's versions | never |
 //! | catalogue | `0x06` principal u64 | [`PrincipalRecord`] | catalogue changes | with the principal |
 //! | catalogue | `0x07` token u64 | [`TokenRecord`] | catalogue changes, the first use in an hour | 30 days after it has ended, when another is made; with the principal |
+//! | catalogue | `0x08` subscription u64 | [`PushRecord`] | catalogue changes | when it is removed, with the subscription |
 //! | log | topic u32, partition u16, offset u64 | [`levada_store::record`] | appends | retention, purges, with the topic |
 //! | cursors | `0x01` subscription u64, partition u16, `0x00` | [`levada_delivery::progress::Head`] | the subscription | with the subscription |
 //! | cursors | `0x01` subscription u64, partition u16, `0x01`, chunk u64 | [`levada_delivery::progress::Chunk`] | the subscription | when the floor passes it |
@@ -72,6 +73,7 @@ mod progress_chunk;
 mod progress_failures;
 mod progress_head;
 mod progress_part;
+mod push;
 mod queue_end;
 mod queued_event;
 mod redriven;
@@ -125,6 +127,7 @@ pub(crate) use self::{
     progress_chunk::of_partition as chunks_of_partition,
     progress_failures::of_partition as failures_of_partition,
     progress_head::of_subscription as progress_of_subscription,
+    push::{PreviousSecret, PushRecord},
     queue_end::QueueEnd,
     queued_event::QueuedEvent,
     redriven::Redriven,
@@ -173,6 +176,7 @@ mod tag {
     pub(super) const CATALOGUE_PLUGIN_LINE: u8 = 0x05;
     pub(super) const CATALOGUE_PRINCIPAL: u8 = 0x06;
     pub(super) const CATALOGUE_TOKEN: u8 = 0x07;
+    pub(super) const CATALOGUE_PUSH: u8 = 0x08;
     pub(super) const CURSOR_SUBSCRIPTION: u8 = 0x01;
     pub(super) const CURSOR_ROUTE: u8 = 0x02;
     pub(super) const CURSOR_LOSS: u8 = 0x03;
@@ -448,6 +452,7 @@ pub(crate) enum CatalogueRow {
     PluginLine(PluginLineRecord),
     Principal(PrincipalRecord),
     Token(TokenRecord),
+    Push(PushRecord),
 }
 
 /// Reads the whole catalogue. Blocks on the disk.
@@ -462,6 +467,7 @@ pub(crate) fn scan_catalogue(store: &dyn Store) -> Result<Vec<CatalogueRow>, Err
             Some(&tag::CATALOGUE_PLUGIN_LINE) => CatalogueRow::PluginLine(decode_pair(key, value)?.1),
             Some(&tag::CATALOGUE_PRINCIPAL) => CatalogueRow::Principal(decode_pair(key, value)?.1),
             Some(&tag::CATALOGUE_TOKEN) => CatalogueRow::Token(decode_pair(key, value)?.1),
+            Some(&tag::CATALOGUE_PUSH) => CatalogueRow::Push(decode_pair(key, value)?.1),
             _ => {
                 let (family, key) = (Family::Catalogue.name(), Bytes::copy_from_slice(key));
                 return Err(RowError::Key { family, key }.into());

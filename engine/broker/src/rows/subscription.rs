@@ -2,7 +2,7 @@
 
 use levada_protocol::{
     ids::{SubscriptionId, SubscriptionName, TopicName},
-    request::SubscriptionOptions,
+    request::{PauseReason, SubscriptionOptions},
 };
 use serde::{Deserialize, Serialize};
 
@@ -26,9 +26,20 @@ pub(crate) struct SubscriptionRecord {
     /// How often it was moved since it was created; `positions` are those of the last time.
     #[serde(default)]
     pub(crate) moves: u64,
+    /// What the receiver of its pushes said, if that has paused it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) push_refusal: Option<String>,
 }
 
 impl SubscriptionRecord {
+    /// Why it is paused until somebody resumes it, if it is.
+    pub(crate) fn pause(&self) -> Option<PauseReason> {
+        self.paused.then(|| match &self.push_refusal {
+            Some(message) => PauseReason::Push { message: message.clone() },
+            None => PauseReason::Requested,
+        })
+    }
+
     /// True if what its owner knows and what its consumers have no longer fits once the record is `next`: it was moved, has
     /// another order, a shorter timeout for acknowledgements, of which consumers were told, or lets more be in flight, for
     /// which their streams have room.
@@ -79,6 +90,7 @@ mod tests {
             owner: "me".to_owned(),
             paused: true,
             moves: 11,
+            push_refusal: None,
         };
         let expected = "018aa2696402a8746f7069635f696401a5746f706963a66f7264657273a46e616d65a77061796d656e74a76f \
             7074696f6e7389a56f72646572a9706172746974696f6ea5636861696e9186a6706c7567696ea3704031a663 \
@@ -113,7 +125,7 @@ mod tests {
             positions in prop::collection::vec(any::<u64>(), 0..8), plugins in prop::collection::vec(".{0,9}", 0..3),
             (ack_timeout_ms, max_attempts, max_in_flight) in any::<(Option<u32>, Option<u16>, Option<u32>)>(),
             (backoff_ms, rate, dead_letter_expired, paused, moves) in any::<(Option<Vec<u32>>, Option<u32>, Option<bool>, bool, u64)>(),
-            expire_after_ms: Option<u64>,
+            expire_after_ms: Option<u64>, push_refusal: Option<String>,
         ) {
             let chain = plugins.into_iter().map(|plugin| StageSpec { plugin, ..StageSpec::default() });
             let options = SubscriptionOptions {
@@ -122,7 +134,7 @@ mod tests {
             };
             let (topic, name) = (format!("t{topic}").parse().unwrap(), format!("s{name}").parse().unwrap());
             let record = SubscriptionRecord {
-                id, topic_id, topic, name, options, positions, created_ms, owner, paused, moves,
+                id, topic_id, topic, name, options, positions, created_ms, owner, paused, moves, push_refusal,
             };
             check::comes_back(&SubscriptionId(id), &record);
         }

@@ -213,6 +213,7 @@ impl Durable {
             | CatalogueEvent::RouteCreated(_)
             | CatalogueEvent::RouteDeleted(_)
             | CatalogueEvent::PluginChanged(_)
+            | CatalogueEvent::PushChanged(_)
             | CatalogueEvent::IdentitiesChanged
             | CatalogueEvent::Reloaded => {}
         }

@@ -354,9 +354,9 @@ fn failed(deliveries: u16) -> String {
 fn reason(dead_letter: &DeadLetter) -> Reason {
     let (error, plugin) = match &dead_letter.reason {
         DeliveryReason::MaxAttempts => (failed(dead_letter.attempts), None),
-        DeliveryReason::Rejected { reason: error } | DeliveryReason::Undecodable { error } => {
-            (error.clone(), None)
-        }
+        DeliveryReason::Rejected { reason: error }
+        | DeliveryReason::Undecodable { error }
+        | DeliveryReason::PushFailed { error } => (error.clone(), None),
         DeliveryReason::ConsumerLost => {
             ("the consumer was lost with the event, again and again".to_owned(), None)
         }

@@ -134,7 +134,7 @@ impl Owner {
         publisher: Publisher,
     ) -> Self {
         let mut pause = Pause::default();
-        pause.request(of.record.paused);
+        pause.request(of.record.pause());
         Self {
             changed: of.topic.listen(Hears::Drops),
             of,
@@ -288,7 +288,7 @@ impl Owner {
         let options = &self.of.record.options;
         let (has_chain, is_other) = (!options.chain().is_empty(), options.chain() != before.options.chain());
         self.state.set_options(&Options::new(options, self.of.context.bounds, 0), now);
-        self.pause.request(self.of.record.paused);
+        self.pause.request(self.of.record.pause());
         if is_other {
             self.chain.replace(has_chain);
             self.restart_chain();

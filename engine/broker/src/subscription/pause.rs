@@ -6,8 +6,8 @@ use tokio::time::{Duration, Instant};
 /// A pause that somebody or something else ends, or none.
 #[derive(Debug, Default)]
 pub(super) struct Pause {
-    /// Somebody asked for it, and has to resume it.
-    requested: bool,
+    /// Why somebody has to resume it.
+    requested: Option<PauseReason>,
     paused: Option<Paused>,
 }
 
@@ -32,8 +32,8 @@ impl Pause {
         self.paused = None;
     }
 
-    /// Pauses because somebody asks for it, until nobody does.
-    pub(super) fn request(&mut self, requested: bool) {
+    /// Pauses for this reason, until there is none: somebody has to resume it.
+    pub(super) fn request(&mut self, requested: Option<PauseReason>) {
         self.requested = requested;
     }
 
@@ -49,7 +49,7 @@ impl Pause {
     }
 
     pub(super) fn is_on(&self) -> bool {
-        self.requested || self.paused.is_some()
+        self.requested.is_some() || self.paused.is_some()
     }
 
     /// When it ends by itself.
@@ -58,10 +58,7 @@ impl Pause {
     }
 
     pub(super) fn reason(&self) -> Option<&PauseReason> {
-        if self.requested {
-            return Some(&PauseReason::Requested);
-        }
-        self.paused.as_ref().map(|paused| &paused.reason)
+        self.requested.as_ref().or_else(|| self.paused.as_ref().map(|paused| &paused.reason))
     }
 }
 
@@ -92,11 +89,11 @@ mod tests {
     fn a_pause_that_was_asked_for_lasts_whatever_else_ends() {
         let mut pause = Pause::default();
         pause.begin(Instant::now(), reason(), None);
-        pause.request(true);
+        pause.request(Some(PauseReason::Requested));
         assert_eq!(pause.reason(), Some(&PauseReason::Requested));
         pause.end();
         assert!(pause.is_on() && pause.lasts(Instant::now()));
-        pause.request(false);
+        pause.request(None);
         assert!(!pause.is_on() && pause.reason().is_none());
     }
 }

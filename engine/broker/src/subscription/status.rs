@@ -262,8 +262,10 @@ impl Status {
             }
         }
         // The record is newer than what the owner has published.
-        let published = self.paused.load().as_deref().cloned().filter(|it| *it != PauseReason::Requested);
-        let paused = if record.paused { Some(PauseReason::Requested) } else { published };
+        let published = self.paused.load().as_deref().cloned();
+        let published =
+            published.filter(|it| !matches!(it, PauseReason::Requested | PauseReason::Push { .. }));
+        let paused = record.pause().or(published);
         let redriven = self.redriven();
         let waiting_for = self.waiting_for(lag + redriven, paused.as_ref());
         let (rates, counts) = (self.rates(at_ms), **self.counts.all.load());
@@ -296,6 +298,7 @@ impl Status {
             arriving_per_s: rates.arriving,
             settling_per_s: rates.settling,
             clears_in_ms: rates.clears_in_ms(lag, !members.attached.is_empty()),
+            push: None,
         };
         Described { info, oldest }
     }

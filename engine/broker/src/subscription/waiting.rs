@@ -54,7 +54,7 @@ pub(super) fn of_pause(reason: &PauseReason) -> WaitingFor {
     let why = reason.to_string();
     match reason {
         PauseReason::Requested => WaitingFor::Resume { why: String::new() },
-        PauseReason::Plugin { .. } => WaitingFor::Resume { why },
+        PauseReason::Push { .. } | PauseReason::Plugin { .. } => WaitingFor::Resume { why },
         PauseReason::Breaker { .. } | PauseReason::Chain { .. } | PauseReason::Storage { .. } => {
             WaitingFor::Recovery { why }
         }

@@ -13,7 +13,7 @@ use levada_protocol::{
     request::{
         ChangePrincipal, CreatePrincipal, CreateToken, DeadLetterSelection, DecideTransaction,
         GroupDeadLetters, IssuedToken, ListTransactions, NewToken, PurgeDeadLetters, PurgeTopic,
-        QuotaChanges, Quotas, Read, Redrive, Request, Response, RouteSpec, Start, Subscribe,
+        QuotaChanges, Quotas, Read, Redrive, Request, Response, RouteSpec, SetPush, Start, Subscribe,
         SubscriptionOptions, TokenState, TopicChanges, TopicSettings, Transact,
     },
     token::Token,
@@ -129,6 +129,8 @@ fn every_request() -> Vec<Request> {
         Request::SeekSubscription { topic: topic(), name: name(), to: from, partitions: Vec::new() },
         Request::PauseSubscription { topic: topic(), name: name() },
         Request::ResumeSubscription { topic: topic(), name: name() },
+        Request::SetPush(SetPush::new(topic(), name(), None)),
+        Request::RemovePush { topic: topic(), name: name() },
         Request::DeployPlugin { name: plugin(), size: 0, config: None },
         Request::ListPlugins { limit, after: after.clone() },
         Request::RemovePlugin { name: plugin(), version: None },
@@ -172,9 +174,9 @@ fn every_request() -> Vec<Request> {
     ];
     let mut all = all;
     all.extend(about_principals());
-    let mut seen = [false; 43];
+    let mut seen = [false; 45];
     all.iter().for_each(|request| seen[index(request)] = true);
-    assert_eq!(seen, [true; 43], "one of each");
+    assert_eq!(seen, [true; 45], "one of each");
     all
 }
 
@@ -265,6 +267,8 @@ fn index(request: &Request) -> usize {
         Request::CreateToken(_) => 40,
         Request::ListTokens { .. } => 41,
         Request::RevokeToken { .. } => 42,
+        Request::SetPush(_) => 43,
+        Request::RemovePush { .. } => 44,
         Request::Unknown => panic!("it asks for nothing"),
     }
 }
@@ -339,6 +343,7 @@ const ALLOWED: [(&str, &[&str]); 8] = [
             "redrive",
             "deploy",
             "route",
+            "push",
             "move",
             "transact",
             "principals",
@@ -368,9 +373,11 @@ fn kind(request: &Request) -> &'static str {
         | Request::SeekSubscription { .. }
         | Request::PauseSubscription { .. }
         | Request::ResumeSubscription { .. }
+        | Request::RemovePush { .. }
         | Request::DeleteRoute { .. }
         | Request::ResumeRoute { .. } => "manage",
         Request::DeployPlugin { .. } | Request::RemovePlugin { .. } => "deploy",
+        Request::SetPush(_) => "push",
         Request::CreateRoute(_) => "route",
         Request::ListScheduled { .. } | Request::DescribeScheduled { .. } => "scheduled",
         Request::CancelScheduled { .. } => "cancel",

@@ -16,6 +16,7 @@ use super::{
     ClientArgs,
     chain::{ChainArgs, OptionsArgs},
     path::SubscriptionPath,
+    push::PushAction,
     start::{parse_since, parse_start},
     values::{
         parse_any_topic, parse_backlog_age, parse_dedup_header, parse_dedup_window, parse_free_topic,
@@ -323,6 +324,9 @@ pub(crate) enum SubscriptionAction {
         #[command(flatten)]
         subscription: SubscriptionPath,
     },
+    /// Have the engine push a subscription's events to a URL, as webhooks
+    #[command(subcommand)]
+    Push(PushAction),
 }
 
 #[derive(Debug, clap::Args)]

@@ -11,6 +11,7 @@ mod minus;
 mod named;
 mod path;
 mod principals;
+mod push;
 mod search;
 mod start;
 mod transactions;
@@ -47,6 +48,7 @@ pub(crate) use input::InputArgs;
 pub(crate) use named::Named;
 pub(crate) use path::{SubscriptionPath, TransactionPath};
 pub(crate) use principals::{PrincipalAction, PrincipalArgs, TokenAction, TokenArgs};
+pub(crate) use push::PushAction;
 pub(crate) use search::SearchArgs;
 pub(crate) use start::{Beginning, now};
 pub(crate) use transactions::{TransactionAction, TransactionArgs, TransactionPublishArgs};
@@ -268,6 +270,10 @@ pub(crate) struct ServeArgs {
     /// wildcards [default: as tls.names in the configuration]
     #[arg(long = "tls-name", value_name = "NAME_OR_IP", value_parser = levada_server::config::parse_tls_name)]
     pub(crate) tls_names: Vec<TlsName>,
+    /// A network that deliveries may be pushed to although its addresses are not public, such as 10.1.0.0/16; repeatable. One
+    /// of loopback permits http to it as well [default: as push.allow in the configuration: none]
+    #[arg(long = "push-allow", value_name = "NETWORK", value_parser = levada_server::config::parse_network)]
+    pub(crate) push_allow: Vec<levada_server::config::Network>,
     /// Format of the log on stderr [default: text]
     #[arg(long, value_enum)]
     pub(crate) log_format: Option<Format>,

@@ -22,6 +22,7 @@ mod principal;
 mod publish;
 mod published;
 mod purge;
+mod push;
 mod read;
 mod route;
 mod schedule;

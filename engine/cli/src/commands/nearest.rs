@@ -95,6 +95,7 @@ impl Names {
             | SubscriptionAction::Seek { subscription, .. }
             | SubscriptionAction::Pause { subscription }
             | SubscriptionAction::Resume { subscription } => self.has_subscription(subscription),
+            SubscriptionAction::Push(action) => self.has_subscription(action.subscription()),
         }
         self
     }

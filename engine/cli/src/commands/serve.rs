@@ -34,6 +34,7 @@ pub(crate) fn run(output: &Output, args: ServeArgs, verbose: u8) -> anyhow::Resu
         listen: args.listen,
         http: args.http,
         tls_names: args.tls_names,
+        push_allow: args.push_allow,
         log_format: args.log_format.map(log_format),
         log_filter: log_filter(verbose, output.is_quiet()),
     };

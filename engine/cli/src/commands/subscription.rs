@@ -10,7 +10,7 @@ use levada_terminal::{
 
 use super::{
     attachment::{self, Standing},
-    deleting, mismatch,
+    deleting, mismatch, push,
     stored_dead_letters::StoredDeadLetters,
 };
 use crate::{
@@ -111,6 +111,7 @@ async fn act(output: &Output, client: &Client, action: &SubscriptionAction) -> a
         }
         SubscriptionAction::Pause { subscription } => pause(output, client, subscription).await?,
         SubscriptionAction::Resume { subscription } => resume(output, client, subscription).await?,
+        SubscriptionAction::Push(action) => push::act(output, client, action).await?,
     }
     Ok(())
 }
@@ -313,6 +314,7 @@ fn describe(found: &SubscriptionInfo, dead_letters: &StoredDeadLetters) -> Strin
         ("made", output::time_ms(found.created_ms)),
         ("state", found.state.to_string()),
         ("waiting for", waiting_for(found)),
+        ("push", push::text(found.push.as_deref())),
         ("order", order_word(options.order()).to_owned()),
         ("chain", attachment::chain_lines(options.chain())),
         ("ack timeout", output::duration_ms(options.ack_timeout_ms().into())),

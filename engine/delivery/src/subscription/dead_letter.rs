@@ -1,6 +1,9 @@
 //! Events whose delivery ended without success, and why.
 
-use levada_protocol::ids::{Offset, PartitionId, Timestamp};
+use levada_protocol::{
+    ids::{Offset, PartitionId, Timestamp},
+    verbs::Rejection,
+};
 
 use super::partitions::partition_id;
 use crate::progress::History;
@@ -39,6 +42,11 @@ pub enum Reason {
         /// What is wrong with it.
         error: String,
     },
+    /// Its consumer pushes events on, and the receiver took it in none of its attempts.
+    PushFailed {
+        /// What the receiver responded at last.
+        error: String,
+    },
     /// Its last attempt ended with its consumer's connection, as several before.
     ConsumerLost,
     /// Its time to live ended before it was delivered, or delivered again.
@@ -54,15 +62,21 @@ pub enum Reason {
 
 impl Reason {
     /// Why a consumer does not want an event.
-    pub(super) fn rejected(reason: String, is_undecodable: bool) -> Self {
-        if is_undecodable { Self::Undecodable { error: reason } } else { Self::Rejected { reason } }
+    pub(super) fn rejected(reason: String, kind: Rejection) -> Self {
+        match kind {
+            Rejection::Refused => Self::Rejected { reason },
+            Rejection::Undecodable => Self::Undecodable { error: reason },
+            Rejection::PushFailed => Self::PushFailed { error: reason },
+        }
     }
 
     /// How many bytes of text it has, for whoever counts memory.
     pub fn text_len(&self) -> usize {
         match self {
             Self::MaxAttempts | Self::ConsumerLost | Self::Expired => 0,
-            Self::Rejected { reason: text } | Self::Undecodable { error: text } => text.len(),
+            Self::Rejected { reason: text }
+            | Self::Undecodable { error: text }
+            | Self::PushFailed { error: text } => text.len(),
             Self::PluginError { plugin, error } => plugin.len() + error.len(),
         }
     }
@@ -73,6 +87,7 @@ impl Reason {
             Self::MaxAttempts => "max_attempts",
             Self::Rejected { .. } => "rejected",
             Self::Undecodable { .. } => "undecodable",
+            Self::PushFailed { .. } => "push_failed",
             Self::ConsumerLost => "consumer_lost",
             Self::Expired => "expired",
             Self::PluginError { .. } => "plugin_error",

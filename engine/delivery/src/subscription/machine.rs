@@ -315,8 +315,8 @@ impl Subscription {
         filtered.into_iter().for_each(|it| self.ledger.settlement.push(partition, it, Outcome::Dropped));
         match &verb.kind {
             VerbKind::Ack => taken.into_iter().for_each(|it| self.ledger.acknowledge(partition, it, token)),
-            VerbKind::Reject { reason, is_undecodable } => {
-                let reason = Reason::rejected(reason.clone(), *is_undecodable);
+            VerbKind::Reject { reason, kind } => {
+                let reason = Reason::rejected(reason.clone(), *kind);
                 taken.iter().for_each(|it| self.ledger.reject(now, partition, it, token, &reason));
             }
             VerbKind::Nack { delay_ms } => {

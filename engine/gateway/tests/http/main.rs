@@ -9,6 +9,7 @@ mod office;
 mod openapi;
 mod publish;
 mod pull;
+mod push;
 mod read;
 mod stream;
 mod support;

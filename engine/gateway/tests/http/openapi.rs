@@ -38,6 +38,9 @@ async fn the_description_names_every_endpoint_with_examples_and_errors() {
             ("/v1/plugins", "post"),
             ("/v1/plugins/{plugin}", "get"),
             ("/v1/plugins/{plugin}", "delete"),
+            ("/v1/topics/{topic}/subscriptions/{subscription}/push", "put"),
+            ("/v1/topics/{topic}/subscriptions/{subscription}/push", "get"),
+            ("/v1/topics/{topic}/subscriptions/{subscription}/push", "delete"),
         ];
         let paths = description["paths"].as_object().unwrap();
         let described: usize = paths.values().map(|path| path.as_object().unwrap().len()).sum();

@@ -101,25 +101,36 @@ pub(crate) async fn with(
     body: impl AsyncFnOnce(Engine),
 ) {
     let dir = tempfile::tempdir().unwrap();
-    let body = async |engine: Engine| {
+    let store = Arc::new(MemoryStore::new());
+    start(dir.path(), store, (change, |_| {}), with_orders(partitions, body)).await;
+}
+
+/// The same with other settings of the broker, and a topic of one partition.
+pub(crate) async fn with_broker(change: impl FnOnce(&mut BrokerConfig), body: impl AsyncFnOnce(Engine)) {
+    let dir = tempfile::tempdir().unwrap();
+    start(dir.path(), Arc::new(MemoryStore::new()), (|_| {}, change), with_orders(1, body)).await;
+}
+
+fn with_orders(partitions: u16, body: impl AsyncFnOnce(Engine)) -> impl AsyncFnOnce(Engine) {
+    async move |engine: Engine| {
         engine.topic("orders", TopicSettings { partitions, ..TopicSettings::default() }).await;
         body(engine).await;
-    };
-    start(dir.path(), Arc::new(MemoryStore::new()), change, body).await;
+    }
 }
 
 /// The same with what is in a store already, and without the topic.
 pub(crate) async fn on(dir: &Path, store: Arc<MemoryStore>, body: impl AsyncFnOnce(Engine)) {
-    start(dir, store, |_| {}, body).await;
+    start(dir, store, (|_| {}, |_| {}), body).await;
 }
 
 async fn start(
     dir: &Path,
     store: Arc<MemoryStore>,
-    change: impl FnOnce(&mut GatewayConfig),
+    (change, change_broker): (impl FnOnce(&mut GatewayConfig), impl FnOnce(&mut BrokerConfig)),
     body: impl AsyncFnOnce(Engine),
 ) {
-    let config = BrokerConfig { disk_reserve_bytes: 0, ..BrokerConfig::new(dir) };
+    let mut config = BrokerConfig { disk_reserve_bytes: 0, ..BrokerConfig::new(dir) };
+    change_broker(&mut config);
     let broker = Broker::start(config, store, Arc::new(NoPlugins)).unwrap();
     let mut config = GatewayConfig::new(|| NOW);
     change(&mut config);

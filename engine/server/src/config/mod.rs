@@ -12,6 +12,7 @@ mod engine;
 mod environment;
 mod nearest;
 mod network;
+mod push;
 mod section;
 mod store;
 mod telemetry;
@@ -29,6 +30,7 @@ use figment::{
     value::Uncased,
 };
 use levada_protocol::error::ErrorCode;
+pub use levada_webhook::Network;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::network::require_identities;
@@ -38,6 +40,7 @@ pub use self::{
     environment::check_environment,
     nearest::nearest,
     network::{HttpConfig, HttpTls, ListenConfig, StreamsConfig},
+    push::{PushConfig, parse_network},
     store::{RocksdbConfig, RocksdbLogConfig, StoreConfig},
     telemetry::{LogFormat, TelemetryConfig},
     tls::{ClientAuth, TlsConfig, TlsName},
@@ -90,6 +93,7 @@ sections! {
     subscribe: SubscribeConfig,
     transactions: TransactionsConfig,
     plugins: PluginsConfig,
+    push: PushConfig,
     telemetry: TelemetryConfig,
 }
 
@@ -112,6 +116,8 @@ pub struct Overrides {
     pub http: Option<SocketAddr>,
     /// `tls.names`; empty leaves it.
     pub tls_names: Vec<TlsName>,
+    /// `push.allow`; empty leaves it.
+    pub push_allow: Vec<Network>,
     /// `telemetry.log_format`.
     pub log_format: Option<LogFormat>,
     /// `telemetry.log_filter`.
@@ -131,6 +137,8 @@ impl Overrides {
         figment = set(figment, "http.address", self.http.as_ref());
         let names: Vec<String> = self.tls_names.iter().map(TlsName::to_string).collect();
         figment = set(figment, "tls.names", (!names.is_empty()).then_some(&names));
+        let networks: Vec<String> = self.push_allow.iter().map(Network::to_string).collect();
+        figment = set(figment, "push.allow", (!networks.is_empty()).then_some(&networks));
         figment = set(figment, "telemetry.log_format", self.log_format.as_ref());
         set(figment, "telemetry.log_filter", self.log_filter.as_ref())
     }

@@ -6,6 +6,7 @@ pub(crate) mod issuer;
 mod http;
 mod identities;
 mod lifecycle;
+mod push;
 mod redelivery;
 mod sessions;
 mod streams;

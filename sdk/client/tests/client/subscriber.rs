@@ -3,7 +3,7 @@
 use levada_client::{
     Delivery, Error, ErrorCode, Offset, PartitionId, Prefetch, Refusal, SubscribeOptions, Subscriber,
     SubscriptionOptions,
-    protocol::verbs::{RefusedVerb, VerbKind},
+    protocol::verbs::{RefusedVerb, Rejection, VerbKind},
 };
 
 use crate::support::{
@@ -82,7 +82,7 @@ async fn each_verb_says_what_was_meant() {
             (VerbKind::Nack { delay_ms: Some(2_000) }, 12, 13),
             (VerbKind::Nack { delay_ms: None }, 14, 14),
             (VerbKind::reject("no such order"), 15, 15),
-            (VerbKind::Reject { reason: "no JSON".to_owned(), is_undecodable: true }, 16, 16),
+            (VerbKind::Reject { reason: "no JSON".to_owned(), kind: Rejection::Undecodable }, 16, 16),
             (VerbKind::Ack, 10, 11),
             (VerbKind::Ack, 17, 19),
         ],
@@ -323,7 +323,7 @@ async fn events_are_acknowledged_one_by_one_and_filtered_ones_with_the_next() {
             (VerbKind::Ack, 10, 11),
             (VerbKind::Nack { delay_ms: None }, 12, 12),
             (VerbKind::reject("no such order"), 13, 13),
-            (VerbKind::Reject { reason: "no JSON".to_owned(), is_undecodable: true }, 15, 15),
+            (VerbKind::Reject { reason: "no JSON".to_owned(), kind: Rejection::Undecodable }, 15, 15),
             (VerbKind::Ack, 16, 17),
         ]
     );

@@ -126,6 +126,8 @@ codes! {
     54 WindowFull           WINDOW_FULL            retry yes effect none    http 429 "too many offsets above the oldest unacknowledged one (not sent by this version)";
     55 SubscriptionInUse    SUBSCRIPTION_IN_USE    retry no  effect none    http 409 "consumers are attached to the subscription";
     56 SubscriptionMoved    SUBSCRIPTION_MOVED     retry yes effect none    http 409 "the subscription was moved or changed so that deliveries were taken back: attach again";
+    57 PushNotFound         PUSH_NOT_FOUND         retry no  effect none    http 404 "the subscription has no push";
+    58 PushRefused          PUSH_REFUSED           retry no  effect none    http 400 "a URL that the engine does not push to: not https, or an address that is not public and not allowed";
     60 PluginNotFound       PLUGIN_NOT_FOUND       retry no  effect none    http 404 "no such plugin or version";
     61 PluginInvalid        PLUGIN_INVALID         retry no  effect none    http 400 "the bytes are no WebAssembly component, or not one that this engine runs";
     62 PluginExportMissing  PLUGIN_EXPORT_MISSING  retry no  effect none    http 400 "the component exports none of the interfaces of levada:plugin";

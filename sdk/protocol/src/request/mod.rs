@@ -9,6 +9,7 @@ mod engine;
 mod plugin;
 mod principal;
 mod producer;
+mod push;
 mod route;
 mod search;
 mod session;
@@ -34,6 +35,7 @@ pub use self::{
         Quotas, TokenInfo, TokenState,
     },
     producer::OpenedProducer,
+    push::{IssuedPush, PushFailure, PushInfo, PushState, SetPush},
     route::{RouteInfo, RouteSpec},
     search::{Search, SearchKey},
     session::{EventLimits, Hello, HelloAnswer, Limits, Notice, TransactionLimits},
@@ -305,6 +307,15 @@ pub enum Request {
     },
     /// Lets a paused subscription go on, whatever paused it.
     ResumeSubscription {
+        /// The topic.
+        topic: TopicName,
+        /// The subscription on it.
+        name: SubscriptionName,
+    },
+    /// Sets where a subscription's deliveries are pushed by the engine, or changes that.
+    SetPush(SetPush),
+    /// Ends a subscription's push; what is not acknowledged is delivered to whoever consumes the subscription.
+    RemovePush {
         /// The topic.
         topic: TopicName,
         /// The subscription on it.
@@ -616,6 +627,8 @@ pub enum Response {
         #[serde(default)]
         next: Option<String>,
     },
+    /// To [`Request::SetPush`].
+    Push(Box<IssuedPush>),
     /// Refused.
     Refused(Refusal),
     /// A response that this version does not know.

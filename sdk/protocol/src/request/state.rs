@@ -37,6 +37,11 @@ pub enum RunState {
 pub enum PauseReason {
     /// It was asked for. It stays paused until it is resumed.
     Requested,
+    /// The receiver of its pushes wants no more of them. It stays paused until it is resumed.
+    Push {
+        /// What the receiver said.
+        message: String,
+    },
     /// A plugin failed on an event, and its `on_error` is `pause`. It stays paused until it is resumed.
     Plugin {
         /// Which plugin, at which offset, and its error.
@@ -83,6 +88,7 @@ impl RunState {
             Self::Paused {
                 reason:
                     PauseReason::Requested
+                    | PauseReason::Push { .. }
                     | PauseReason::Plugin { .. }
                     | PauseReason::Breaker { .. }
                     | PauseReason::Unknown,
@@ -109,7 +115,9 @@ impl fmt::Display for PauseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Requested => f.write_str("on request"),
-            Self::Plugin { message } | Self::Breaker { message } => f.write_str(message),
+            Self::Push { message } | Self::Plugin { message } | Self::Breaker { message } => {
+                f.write_str(message)
+            }
             Self::Chain { code, message } | Self::Storage { code, message } => write!(f, "{code}: {message}"),
             Self::Unknown => f.write_str("a reason that this version does not know"),
         }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Position, RunState, StageSpec, WaitingFor};
+use super::{Position, PushInfo, RunState, StageSpec, WaitingFor};
 use crate::ids::{SubscriptionName, TopicName};
 #[cfg(doc)]
 use crate::limits::{EXPIRE_AFTER_MS_MAX, EXPIRE_AFTER_MS_MIN};
@@ -259,6 +259,9 @@ pub struct SubscriptionInfo {
     /// consumer is attached.
     #[serde(default)]
     pub clears_in_ms: Option<u64>,
+    /// Where the engine pushes its deliveries, if it does.
+    #[serde(default)]
+    pub push: Option<Box<PushInfo>>,
 }
 
 impl SubscriptionInfo {
@@ -291,6 +294,7 @@ impl SubscriptionInfo {
             arriving_per_s: 0.0,
             settling_per_s: 0.0,
             clears_in_ms: None,
+            push: None,
         }
     }
 }

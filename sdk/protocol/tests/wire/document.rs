@@ -10,13 +10,14 @@ use levada_protocol::{
     request::{
         AckedDelivery, BacklogInfo, ChangePrincipal, CheckBack, CreatePrincipal, CreateToken,
         DeadLetterGroup, DeadLetterGroups, DeadLetterSelection, DeadLetterTopic, DecideTransaction,
-        DedupInfo, Deleted, EngineInfo, EventLimits, GroupDeadLetters, Hello, HelloAnswer, Limits,
-        ListTransactions, LostEvents, NewToken, OpenedProducer, PartitionInfo, PluginInfo, Position, Prepare,
-        PrincipalInfo, PurgeDeadLetters, PurgeTopic, Purged, PurgedTopic, QuotaChanges, Quotas, Read,
-        Redrive, RedriveInfo, Redriven, Request, RequestEnvelope, Response, ResponseEnvelope, RouteInfo,
-        RouteSpec, Search, StageSpec, Stretch, Subscribe, Subscribed, SubscriptionInfo, SubscriptionOptions,
-        TokenInfo, TokenState, TopicChanges, TopicInfo, TopicSettings, Transact, TransactionBatch,
-        TransactionDuplicate, TransactionInfo, TransactionLimits, TransactionState,
+        DedupInfo, Deleted, EngineInfo, EventLimits, GroupDeadLetters, Hello, HelloAnswer, IssuedPush,
+        Limits, ListTransactions, LostEvents, NewToken, OpenedProducer, PartitionInfo, PluginInfo, Position,
+        Prepare, PrincipalInfo, PurgeDeadLetters, PurgeTopic, Purged, PurgedTopic, PushFailure, PushInfo,
+        QuotaChanges, Quotas, Read, Redrive, RedriveInfo, Redriven, Request, RequestEnvelope, Response,
+        ResponseEnvelope, RouteInfo, RouteSpec, Search, SetPush, StageSpec, Stretch, Subscribe, Subscribed,
+        SubscriptionInfo, SubscriptionOptions, TokenInfo, TokenState, TopicChanges, TopicInfo, TopicSettings,
+        Transact, TransactionBatch, TransactionDuplicate, TransactionInfo, TransactionLimits,
+        TransactionState,
     },
     schedule::ScheduledInfo,
     token::Token,
@@ -98,6 +99,7 @@ fn every_limit_is_documented() {
         PREPARED_BYTES_MAX PREPARED_MAX DECISION_REMEMBERED_MS TRANSACTION_REMEMBERED_MS CHECK_AFTER_MS_MAX
         PERMISSION_BYTES_MAX PERMISSIONS_MAX CERTIFICATES_MAX CERTIFICATE_NAME_BYTES_MAX TOKENS_MAX
         TOKEN_DESCRIPTION_BYTES_MAX TOKEN_EXPIRES_MS_MAX
+        PUSH_URL_BYTES_MAX PUSH_IN_FLIGHT_MAX PUSH_TIMEOUT_MS_MIN PUSH_TIMEOUT_MS_MAX PUSH_PREVIOUS_FOR_MS_MAX
     ];
     let rows = table("Limits");
     let documented: Vec<(&str, u64)> =
@@ -304,6 +306,15 @@ fn every_message_about_principals_has_its_fields_and_defaults() {
         ..samples::token()
     };
     has_fields("`TokenInfo`", &info, &["id", "principal"]);
+}
+
+#[test]
+fn every_message_about_pushes_has_its_fields_and_defaults() {
+    has_fields("`SetPush`", &SetPush::new(name("t"), name("s"), None), &["topic", "name"]);
+    let issued = IssuedPush { push: PushInfo::new("u"), secret: None };
+    has_fields("`IssuedPush`", &issued, &["push"]);
+    has_fields("`PushInfo`", &PushInfo::new("u"), &["url"]);
+    has_fields("`PushFailure`", &PushFailure { at_ms: 0, message: String::new() }, &["at_ms"]);
 }
 
 #[test]

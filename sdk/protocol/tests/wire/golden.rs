@@ -18,7 +18,7 @@ use levada_protocol::{
     progress::{Progress, Scanned, SearchState},
     publish::{Ack, AckOutcome, Durability, PublishHeader},
     request::{CheckBack, Hello, Notice, Open, Opened, Request, RequestEnvelope, Response, Start, Subscribe},
-    verbs::{Credit, RefusedVerb, Settled, Verb, VerbKind, Verbs},
+    verbs::{Credit, RefusedVerb, Rejection, Settled, Verb, VerbKind, Verbs},
     verdict::{Change, HeadersChange, Output, Verdict, VerdictWriter, Verdicts},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -295,7 +295,7 @@ fn verbs() -> Verbs {
     };
     let reject = VerbKind::reject("bad");
     let nack = VerbKind::Nack { delay_ms: None };
-    let undecodable = VerbKind::Reject { reason: "no".to_owned(), is_undecodable: true };
+    let undecodable = VerbKind::Reject { reason: "no".to_owned(), kind: Rejection::Undecodable };
     let ack = verb(VerbKind::Ack, 1_000, 1_001);
     let rest = [verb(nack, 1_002, 1_002), verb(reject, 1_003, 1_003), verb(undecodable, 1_004, 1_004)];
     Verbs { sequence: 5, verbs: [&[ack][..], &rest].concat() }

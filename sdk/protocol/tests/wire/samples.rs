@@ -9,15 +9,15 @@ use levada_protocol::{
     request::{
         AckedDelivery, Alarm, BacklogInfo, ChangePrincipal, CheckBack, CreatePrincipal, CreateToken,
         DeadLetterGroup, DeadLetterGroups, DeadLetterSelection, DeadLetterTopic, DecideTransaction,
-        DedupInfo, Deleted, EngineInfo, GroupDeadLetters, Hello, HelloAnswer, Holding, Interface,
+        DedupInfo, Deleted, EngineInfo, GroupDeadLetters, Hello, HelloAnswer, Holding, Interface, IssuedPush,
         IssuedToken, Limits, ListTransactions, LostEvents, NewToken, Notice, OnError, OnFull, Open, Opened,
         OpenedProducer, Order, PartitionInfo, PauseReason, PluginInfo, Position, Prepare, PrincipalInfo,
-        PurgeDeadLetters, PurgeTopic, Purged, PurgedTopic, QuotaChanges, Quotas, Read, Redrive, RedriveInfo,
-        RedriveOutcome, Redriven, Request, RequestEnvelope, Response, ResponseEnvelope, Retain, Retry,
-        RouteInfo, RouteSpec, RunState, Search, SearchKey, StageSpec, Start, Stretch, Subscribe, Subscribed,
-        SubscriptionInfo, SubscriptionOptions, TokenInfo, TokenState, TopicChanges, TopicInfo, TopicSettings,
-        Transact, TransactionAcks, TransactionBatch, TransactionDuplicate, TransactionInfo, TransactionState,
-        WaitingFor,
+        PurgeDeadLetters, PurgeTopic, Purged, PurgedTopic, PushFailure, PushInfo, PushState, QuotaChanges,
+        Quotas, Read, Redrive, RedriveInfo, RedriveOutcome, Redriven, Request, RequestEnvelope, Response,
+        ResponseEnvelope, Retain, Retry, RouteInfo, RouteSpec, RunState, Search, SearchKey, SetPush,
+        StageSpec, Start, Stretch, Subscribe, Subscribed, SubscriptionInfo, SubscriptionOptions, TokenInfo,
+        TokenState, TopicChanges, TopicInfo, TopicSettings, Transact, TransactionAcks, TransactionBatch,
+        TransactionDuplicate, TransactionInfo, TransactionState, WaitingFor,
     },
     schedule::ScheduledInfo,
     token::Token,
@@ -153,6 +153,8 @@ pub(crate) fn requests() -> Vec<Request> {
             let (topic, name) = subscription();
             Request::ResumeSubscription { topic, name }
         },
+        Request::SetPush(set_push()),
+        Request::RemovePush { topic: topic.clone(), name: name("payment") },
         Request::DeployPlugin { name: name("filter"), size: 1 << 40, config: Some("{}".into()) },
         Request::ListPlugins { limit: 100, after: Some("filter@2".into()) },
         Request::RemovePlugin { name: name("filter"), version: Some(3) },
@@ -241,6 +243,41 @@ pub(crate) fn token() -> TokenInfo {
 
 pub(crate) fn issued_token() -> IssuedToken {
     IssuedToken { token: Token::new(TokenId(5), [7; 32]).reveal(), info: token() }
+}
+
+fn push() -> PushInfo {
+    PushInfo {
+        max_in_flight: 32,
+        timeout_ms: 15_000,
+        previous_until_ms: Some(1_700_000_086_400),
+        created_ms: 1_700_000_000_000,
+        created_by: "admin".into(),
+        state: PushState::Failing,
+        delivered: 7,
+        failed: 2,
+        last_failure: Some(PushFailure { at_ms: 1_700_000_000_001, message: "status 500".into() }),
+        ..PushInfo::new("https://shop.example/hooks")
+    }
+}
+
+fn refused() -> Response {
+    Response::Refused(Refusal::new(ErrorCode::Unknown(777), "no").retry_after(3))
+}
+
+fn push_answer() -> Response {
+    let secret = Some(name("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"));
+    Response::Push(Box::new(IssuedPush { push: push(), secret }))
+}
+
+fn set_push() -> SetPush {
+    SetPush {
+        secret: Some(name("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")),
+        new_secret: true,
+        previous_for_ms: Some(60_000),
+        max_in_flight: Some(8),
+        timeout_ms: Some(5_000),
+        ..SetPush::new(name("orders"), name("payment"), Some("https://shop.example/hooks".into()))
+    }
 }
 
 fn principal_answers() -> [Response; 5] {
@@ -442,6 +479,7 @@ pub(crate) fn responses() -> Vec<Response> {
         arriving_per_s: 1.5,
         settling_per_s: 2.5,
         clears_in_ms: Some(60_000),
+        push: Some(Box::new(push())),
         ..SubscriptionInfo::new(name("orders"), name("payment"))
     };
     let topic = TopicInfo {
@@ -492,7 +530,7 @@ pub(crate) fn responses() -> Vec<Response> {
         Response::Producer(Box::new(producer())),
     ];
     responses.extend(principal_answers());
-    responses.push(Response::Refused(Refusal::new(ErrorCode::Unknown(777), "no").retry_after(3)));
+    responses.extend([push_answer(), refused()]);
     responses
 }
 
@@ -610,6 +648,7 @@ pub(crate) fn reasons() -> Vec<PauseReason> {
     let (code, message) = (ErrorCode::PluginNotFound, || "m".to_owned());
     vec![
         PauseReason::Requested,
+        PauseReason::Push { message: message() },
         PauseReason::Plugin { message: message() },
         PauseReason::Breaker { message: message() },
         PauseReason::Chain { code, message: message() },

@@ -53,6 +53,10 @@ pub(super) const ROWS: &[Row] = &[
                 "--tls-name *.example.com",
                 "'*.example.com' for '--tls-name <NAME_OR_IP>': expected a DNS name",
             ),
+            (
+                "--push-allow intranet",
+                "'intranet' for '--push-allow <NETWORK>': \"intranet\" is no network: expected",
+            ),
             ("--log-format xml", "'xml' for '--log-format <LOG_FORMAT>' [possible values: text, json]"),
         ],
         absent: &[],
@@ -395,6 +399,37 @@ pub(super) const ROWS: &[Row] = &[
     },
     Row {
         command: "subscription resume",
+        wrong: &[("orders", ONLY_A_TOPIC), ("orders/Big", SUBSCRIPTION_NAME)],
+        absent: &[of("orders/absent", NO_SUBSCRIPTION), of("absent/s", NO_TOPIC)],
+        dead: &["orders/s"],
+    },
+    Row {
+        command: "subscription push set",
+        wrong: &[
+            ("orders/s", "nothing to set was given"),
+            (
+                "orders/s --timeout 1ms",
+                "'1ms' for '--timeout <DURATION>': expected a duration from 100ms to 2m",
+            ),
+            ("orders/s --max-in-flight 0", "'0' for '--max-in-flight <N>'"),
+        ],
+        absent: &[
+            of("orders/absent --url https://shop.example", NO_SUBSCRIPTION),
+            of("absent/s --url https://shop.example", NO_TOPIC),
+        ],
+        dead: &["orders/s --url https://shop.example"],
+    },
+    Row {
+        command: "subscription push rotate",
+        wrong: &[(
+            "orders/s --keep 31d",
+            "'31d' for '--keep <DURATION>': expected a duration of 30d at most",
+        )],
+        absent: &[of("orders/absent", NO_SUBSCRIPTION), of("absent/s", NO_TOPIC)],
+        dead: &["orders/s"],
+    },
+    Row {
+        command: "subscription push remove",
         wrong: &[("orders", ONLY_A_TOPIC), ("orders/Big", SUBSCRIPTION_NAME)],
         absent: &[of("orders/absent", NO_SUBSCRIPTION), of("absent/s", NO_TOPIC)],
         dead: &["orders/s"],

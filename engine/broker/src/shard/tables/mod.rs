@@ -204,6 +204,7 @@ impl Tables {
             }
             CatalogueEvent::SubscriptionChanged(_)
             | CatalogueEvent::PluginChanged(_)
+            | CatalogueEvent::PushChanged(_)
             | CatalogueEvent::IdentitiesChanged
             | CatalogueEvent::Reloaded => {}
         }

@@ -12,7 +12,7 @@ use levada_protocol::{
     publish::{Ack, AckOutcome, PublishHeader},
     request::{CheckBack, Notice, Open, Opened},
     schedule::Due,
-    verbs::{Credit, Settled, VerbKind, Verbs},
+    verbs::{Credit, Rejection, Settled, VerbKind, Verbs},
     verdict::{Change, HeadersChange, Output, Verdict, Verdicts},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -219,8 +219,13 @@ fn verbs(verbs: &Verbs) -> Value {
             VerbKind::Ack => ("ack", None, None),
             VerbKind::Nack { delay_ms } => ("nack", *delay_ms, None),
             VerbKind::InProgress => ("in_progress", None, None),
-            VerbKind::Reject { reason, is_undecodable } => {
-                (if *is_undecodable { "reject_undecodable" } else { "reject" }, None, Some(reason))
+            VerbKind::Reject { reason, kind } => {
+                let word = match kind {
+                    Rejection::Refused => "reject",
+                    Rejection::Undecodable => "reject_undecodable",
+                    Rejection::PushFailed => "reject_push_failed",
+                };
+                (word, None, Some(reason))
             }
         };
         let (Offset(first), Offset(last)) = (verb.first, verb.last);

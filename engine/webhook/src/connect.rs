@@ -1,0 +1,174 @@
+//! Connections to receivers: the name is resolved once for each, every address is checked, and the connection is made to one
+//! that was. Nothing else is asked which way to go: no proxies, no variables of the environment.
+
+use std::{
+    future::Future,
+    io,
+    net::{IpAddr, SocketAddr},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use http::Uri;
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::{
+    client::legacy::connect::{Connected, Connection},
+    rt::TokioIo,
+};
+use rustls::{ClientConfig, pki_types::ServerName};
+use tokio::net::{TcpStream, lookup_host};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use crate::{
+    networks::Allowed,
+    url::{host_and_port, is_plain},
+};
+
+/// Addresses of one name that are tried.
+const ADDRESSES_MAX: usize = 8;
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConnectError {
+    /// The name leads to an address that may not be pushed to.
+    #[error("PUSH_REFUSED: {0}")]
+    Refused(String),
+    /// The name leads nowhere.
+    #[error("the host {host:?} cannot be resolved: {why}")]
+    Name { host: String, why: String },
+    /// Nobody takes connections there.
+    #[error("no connection to {address}: {source}")]
+    Connect { address: SocketAddr, source: io::Error },
+    /// The certificate is not trusted, or TLS failed otherwise.
+    #[error("TLS_FAILED: the TLS handshake with {host:?} failed: {why}")]
+    Tls { host: String, why: String },
+}
+
+/// Makes connections.
+#[derive(Clone)]
+pub(crate) struct Connector {
+    allowed: Arc<Allowed>,
+    tls: TlsConnector,
+}
+
+impl Connector {
+    pub(crate) fn new(allowed: Allowed, tls: Arc<ClientConfig>) -> Self {
+        Self { allowed: Arc::new(allowed), tls: TlsConnector::from(tls) }
+    }
+
+    async fn connect(self, uri: Uri) -> Result<Stream, ConnectError> {
+        let plain = is_plain(&uri);
+        let (host, port) = host_and_port(&uri);
+        let addresses = self.resolve(host, port, plain).await?;
+        let tcp = first(&addresses).await?;
+        // The request is small and the response is waited for.
+        tcp.set_nodelay(true)
+            .map_err(|error| ConnectError::Name { host: host.to_owned(), why: error.to_string() })?;
+        if plain {
+            return Ok(Stream::Plain(TokioIo::new(tcp)));
+        }
+        let failed = |why: String| ConnectError::Tls { host: host.to_owned(), why };
+        let name = ServerName::try_from(host.to_owned()).map_err(|error| failed(error.to_string()))?;
+        let stream = self.tls.connect(name, tcp).await.map_err(|error| failed(error.to_string()))?;
+        Ok(Stream::Tls(TokioIo::new(Box::new(stream))))
+    }
+
+    /// The addresses of a host, all of which may be pushed to.
+    async fn resolve(&self, host: &str, port: u16, plain: bool) -> Result<Vec<SocketAddr>, ConnectError> {
+        let unknown = |why: String| ConnectError::Name { host: host.to_owned(), why };
+        let addresses: Vec<SocketAddr> = match host.parse::<IpAddr>() {
+            Ok(address) => vec![SocketAddr::new(address, port)],
+            Err(_) => lookup_host((host, port))
+                .await
+                .map_err(|error| unknown(error.to_string()))?
+                .take(ADDRESSES_MAX)
+                .collect(),
+        };
+        if addresses.is_empty() {
+            return Err(unknown("it has no address".to_owned()));
+        }
+        for address in &addresses {
+            // One that is private beside one that is public is a name that is not to be trusted.
+            self.allowed
+                .check(address.ip(), plain)
+                .map_err(|why| ConnectError::Refused(format!("{host:?} is at {why}")))?;
+        }
+        Ok(addresses)
+    }
+}
+
+/// A connection to the first address that takes one.
+async fn first(addresses: &[SocketAddr]) -> Result<TcpStream, ConnectError> {
+    let mut last = None;
+    for address in addresses {
+        match TcpStream::connect(address).await {
+            Ok(stream) => return Ok(stream),
+            Err(source) => last = Some(ConnectError::Connect { address: *address, source }),
+        }
+    }
+    Err(last
+        .unwrap_or_else(|| ConnectError::Name { host: String::new(), why: "it has no address".to_owned() }))
+}
+
+impl tower_service::Service<Uri> for Connector {
+    type Response = Stream;
+    type Error = ConnectError;
+    type Future = Pin<Box<dyn Future<Output = Result<Stream, ConnectError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ConnectError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        Box::pin(self.clone().connect(uri))
+    }
+}
+
+/// A connection, with TLS or without.
+pub(crate) enum Stream {
+    Plain(TokioIo<TcpStream>),
+    Tls(TokioIo<Box<TlsStream<TcpStream>>>),
+}
+
+impl Connection for Stream {
+    fn connected(&self) -> Connected {
+        Connected::new()
+    }
+}
+
+impl Read for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(context),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
+}
