@@ -189,7 +189,7 @@ async fn dead_letters_go_back_to_their_subscription() {
         let named = json!({"select": {"kind": "offsets", "offsets": [0, 7]}, "topic": "dlq.orders.payment"});
         let again = engine.done(200, &redrive, &named).await;
         assert_eq!(again["outcomes"][0]["kind"], "already_redriven");
-        assert_eq!(again["outcomes"][1]["refusal"]["code"].is_null(), false, "{again}");
+        assert!(!again["outcomes"][1]["refusal"]["code"].is_null(), "{again}");
         let back = engine.done(200, &pull, &json!({"wait": "5s"})).await;
         assert_eq!((&back[0]["event"]["payload_text"], &back[0]["offset"]), (&json!("one"), &json!(0)));
         let ack = json!({"tokens": [back[0]["token"]]});
