@@ -19,6 +19,7 @@ mod disk;
 mod doc_examples;
 mod examples;
 mod format;
+mod hosts;
 mod identities;
 mod interop;
 mod log_lines;
