@@ -20,6 +20,7 @@ mod doc_examples;
 mod examples;
 mod format;
 mod hosts;
+mod http_page;
 mod identities;
 mod interop;
 mod log_lines;

@@ -63,7 +63,7 @@ fn tour() -> Vec<Shown> {
 }
 
 /// Whether `got` is `shown`, in which `…` stands for anything.
-fn is_as_shown(shown: &str, got: &str) -> bool {
+pub(crate) fn is_as_shown(shown: &str, got: &str) -> bool {
     let (mut rest, mut is_first) = (got, true);
     let parts: Vec<&str> = shown.split('…').collect();
     let (last, firsts) = parts.split_last().expect("a text has a part");
