@@ -61,17 +61,19 @@ impl Network {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let dir = TempDir::new().unwrap();
         let names = ["engine", "client"].map(|role| format!("levada-{}-{number}-{role}", std::process::id()));
+        let hosts = dir.path().join("hosts");
+        fs::write(&hosts, format!("127.0.0.1 localhost\n{ADDRESS} {NAME} {OTHER_NAME}\n")).unwrap();
         let made = names.each_ref().map(|name| Host::new(name, dir.path()));
         let linked = match made {
-            [Ok(engine), Ok(client)] => link(&names).map(|()| (engine, client)),
+            [Ok(engine), Ok(client)] => link(&names)
+                .and_then(|()| {
+                    ip(&format!("netns exec {} mount --bind {} /etc/hosts", names[1], hosts.display()))
+                })
+                .map(|()| (engine, client)),
             [Err(why), _] | [_, Err(why)] => Err(why),
         };
         match linked {
-            Ok((engine, client)) => {
-                let hosts = format!("127.0.0.1 localhost\n{ADDRESS} {NAME} {OTHER_NAME}\n");
-                fs::write(dir.path().join("hosts"), hosts).unwrap();
-                Some(Self { engine, client, dir })
-            }
+            Ok((engine, client)) => Some(Self { engine, client, dir }),
             Err(why) => {
                 eprintln!(
                     "NOT TESTED: clients on another host, for there can be no network namespaces: {why}"

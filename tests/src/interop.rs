@@ -130,7 +130,7 @@ async fn succeeds(mut command: Command, engine: &Process) {
     // The engine is here, whatever stands between this machine and others.
     command.env("NO_PROXY", "*").env("PYTHONDONTWRITEBYTECODE", "1");
     let printed = run(&mut command, RUN).await.unwrap_or_else(|failure| panic!("{failure}"));
-    println!("engine at {}\n{printed}", engine.http);
+    eprintln!("engine at {}\n{printed}", engine.http);
 }
 
 #[tokio::test]
