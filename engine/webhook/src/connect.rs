@@ -8,6 +8,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use http::Uri;
@@ -17,7 +18,10 @@ use hyper_util::{
     rt::TokioIo,
 };
 use rustls::{ClientConfig, pki_types::ServerName};
-use tokio::net::{TcpStream, lookup_host};
+use tokio::{
+    net::{TcpStream, lookup_host},
+    time::timeout,
+};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{
@@ -27,6 +31,8 @@ use crate::{
 
 /// Addresses of one name that are tried.
 const ADDRESSES_MAX: usize = 8;
+/// How long a connection may take to be made, whether or not a request still waits for it.
+const CONNECT_MAX: Duration = Duration::from_secs(30);
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +46,9 @@ pub(crate) enum ConnectError {
     /// Nobody takes connections there.
     #[error("no connection to {address}: {source}")]
     Connect { address: SocketAddr, source: io::Error },
+    /// It was not made in time.
+    #[error("no connection to {host:?} within {} s", CONNECT_MAX.as_secs())]
+    Slow { host: String },
     /// The certificate is not trusted, or TLS failed otherwise.
     #[error("TLS_FAILED: the TLS handshake with {host:?} failed: {why}")]
     Tls { host: String, why: String },
@@ -121,7 +130,11 @@ impl tower_service::Service<Uri> for Connector {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        Box::pin(self.clone().connect(uri))
+        let this = self.clone();
+        Box::pin(async move {
+            let host = host_and_port(&uri).0.to_owned();
+            timeout(CONNECT_MAX, this.connect(uri)).await.unwrap_or(Err(ConnectError::Slow { host }))
+        })
     }
 }
 

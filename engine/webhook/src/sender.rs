@@ -109,9 +109,10 @@ fn failed(error: &hyper_util::client::legacy::Error) -> Verdict {
         if let Some(why) = cause.downcast_ref::<ConnectError>() {
             let outcome = match why {
                 ConnectError::Refused(_) => PushOutcome::Refused,
-                ConnectError::Name { .. } | ConnectError::Connect { .. } | ConnectError::Tls { .. } => {
-                    PushOutcome::Unreachable
-                }
+                ConnectError::Name { .. }
+                | ConnectError::Connect { .. }
+                | ConnectError::Slow { .. }
+                | ConnectError::Tls { .. } => PushOutcome::Unreachable,
             };
             return Verdict::Failed(outcome, why.to_string());
         }
