@@ -176,6 +176,12 @@ async fn what_is_given_back_comes_again_after_its_delay_and_what_is_rejected_doe
         assert_eq!(pulled.len(), 2);
         let reject = json!({"tokens": [pulled[1]["token"]], "reason": "no such customer"});
         assert_eq!(engine.say("reject", reject).await, ["done"]);
+        let both = engine.say("extend", json!({"tokens": tokens(&pulled)})).await;
+        assert_eq!(
+            both,
+            ["done", "DELIVERY_EXPIRED"],
+            "one is settled, and the other of the same pull is out"
+        );
         let begun = Instant::now();
         let nack = json!({"tokens": [pulled[0]["token"]], "delay": "600ms"});
         assert_eq!(engine.say("nack", nack).await, ["done"]);
