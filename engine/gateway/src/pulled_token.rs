@@ -22,7 +22,7 @@ pub(crate) fn format(event: &PulledEvent) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// Reads a token; `None` for what [`format`] never writes.
+/// Reads a token; `None` for what [`format()`] never writes.
 pub(crate) fn parse(text: &str) -> Option<PulledEvent> {
     let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
     let bytes: [u8; BYTES] = bytes.try_into().ok()?;
