@@ -145,6 +145,9 @@ impl<'a> Access<'a> {
 
     /// The first of these requirements that is not met, in words.
     pub(crate) fn unmet(self, principal: &Principal, required: &[Requirement]) -> String {
+        if let [(action, scope)] = required {
+            return format!("{action} {scope}");
+        }
         let is_unmet =
             |requirement: &&Requirement| self.check(principal, std::slice::from_ref(requirement)).is_err();
         required.iter().find(is_unmet).map_or_else(String::new, |(action, scope)| format!("{action} {scope}"))

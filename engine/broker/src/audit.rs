@@ -21,6 +21,10 @@ use crate::{
 pub(crate) const TOPIC: &str = "_audit";
 /// An event that would be longer names what has changed without what it was and is.
 const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
+/// What an event adds to a commit at most.
+pub(crate) const EVENT_LEN_MAX: usize = PAYLOAD_BYTES_MAX + 4 * 1024;
+/// What was refused.
+const REFUSED_KIND: &str = "call";
 /// So many things are named then; of more there is the count alone.
 const NAMED_MAX: usize = 100;
 
@@ -66,9 +70,6 @@ impl Noted {
             Request::PurgeTopic(asked) => {
                 note("purge_topic", "topic", asked.topic.to_string(), detail(to_value(asked)))
             }
-            Request::CancelScheduled { topic, id } => {
-                note("cancel_scheduled", "topic", topic.to_string(), Value::from(*id))
-            }
             Request::ResumeRoute { name } => note("resume_route", "route", name.to_string(), Value::Null),
             _ => None,
         }
@@ -86,10 +87,15 @@ impl Noted {
         Self { action: action.to_owned(), kind: "transaction", name: transaction, detail: Value::Null }
     }
 
+    /// True of a refusal, which is told only where there is room to spare.
+    pub(crate) fn is_refusal(&self) -> bool {
+        self.kind == REFUSED_KIND
+    }
+
     /// What calls that were refused are noted as; `times` are those since the last note.
     pub(crate) fn refused(required: String, code: ErrorCode, times: u64) -> Self {
         let detail = serde_json::json!({ "code": code.as_str(), "times": times });
-        Self { action: "refused".to_owned(), kind: "call", name: required, detail }
+        Self { action: "refused".to_owned(), kind: REFUSED_KIND, name: required, detail }
     }
 }
 
@@ -140,13 +146,15 @@ pub(crate) fn event(change: &Change, by: &Actor, before: &Catalogue, decided: &D
     if before.identities.is_empty() && after.identities.is_empty() {
         return None;
     }
-    let (action, things) = match change {
+    let (action, mut things) = match change {
         Change::Identity(IdentityChange::UseToken(_)) => return None,
         Change::Noted(what) => return noted(what, by, before),
         Change::Identity(change) => (action_of(change), identities(change, before, after)),
         _ => (name_of(change), things(&decided.events, before, after)),
     };
-    Some(written(action, by, things, &Value::Null))
+    // A change to what is so already is none.
+    things.retain(|thing| thing.before != thing.after);
+    (!things.is_empty()).then(|| written(action, by, things, &Value::Null))
 }
 
 /// The event about something that is no change of the catalogue; `None` without principals.

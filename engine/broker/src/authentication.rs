@@ -9,6 +9,7 @@ use std::{
 use levada_protocol::{
     access::Requirement,
     certificate_name::CertificateName,
+    error::ErrorCode,
     ids::{PrincipalId, Timestamp, TokenId},
     token::Token,
 };
@@ -25,7 +26,7 @@ use crate::{
     error::Error,
     identity::sha256_hex,
     quotas::{Metered, Meters},
-    refusals::{Refusals, Sampled},
+    refusals::{self, Refusals, Sampled},
     shard::ShardHandle,
     tasks::Tasks,
 };
@@ -75,7 +76,11 @@ impl Authentication {
     }
 
     /// As [`crate::Broker::check`].
-    pub(crate) fn check(&self, principal: &Principal, required: &[Requirement]) -> Result<(), Error> {
+    pub(crate) fn check(
+        self: &Arc<Self>,
+        principal: &Principal,
+        required: &[Requirement],
+    ) -> Result<(), Error> {
         let catalogue = self.shard.view().catalogue();
         let access = Access::new(&catalogue.identities, self.clock.now());
         access
@@ -100,7 +105,7 @@ impl Authentication {
     }
 
     /// As [`crate::Broker::check_browses_all`].
-    pub(crate) fn check_browses_all(&self, principal: &Principal) -> Result<(), Error> {
+    pub(crate) fn check_browses_all(self: &Arc<Self>, principal: &Principal) -> Result<(), Error> {
         let catalogue = self.shard.view().catalogue();
         let checked = Access::new(&catalogue.identities, self.clock.now()).check_browses_all(principal);
         checked.inspect_err(|error| self.refuse(principal.actor(), "browse **".to_owned(), error))
@@ -158,7 +163,11 @@ impl Authentication {
     }
 
     /// As [`crate::Broker::until_denied`].
-    pub(crate) async fn until_denied(&self, principal: &Principal, required: &[Requirement]) -> Error {
+    pub(crate) async fn until_denied(
+        self: &Arc<Self>,
+        principal: &Principal,
+        required: &[Requirement],
+    ) -> Error {
         let mut changes = self.follow_identities();
         loop {
             if let Err(error) = self.check(principal, required) {
@@ -193,19 +202,28 @@ impl Authentication {
     }
 
     /// Counts a refusal, and notes it in the audit topic beside the call: once a minute for each caller and reason.
-    fn refuse(&self, by: Actor, required: String, error: &Error) {
+    fn refuse(self: &Arc<Self>, by: Actor, required: String, error: &Error) {
         self.refusals.count(error);
-        let sampled = Sampled { principal: by.principal.clone(), required };
-        let Some((of, times)) = self.refusals.sample(sampled, self.clock.uptime()) else { return };
-        let by =
-            if of.principal == by.principal { by } else { Actor { principal: of.principal, proof: None } };
-        let change = Change::Noted(Noted::refused(of.required, error.code(), times));
-        let (shard, cancelled) = (self.shard.clone(), self.tasks.cancelled().clone());
+        let Some(of) = self.refusals.sample(Sampled { principal: by.principal.clone(), required }) else {
+            return;
+        };
+        let (this, cancelled, code) = (Arc::clone(self), self.tasks.cancelled().clone(), error.code());
         self.tasks.spawn(tracing::debug_span!("refusal"), async move {
-            if let Some(Err(error)) = cancelled.run_until_cancelled(shard.change(by, change)).await {
+            cancelled.run_until_cancelled(this.tell_refusals(by, &of, code)).await;
+        });
+    }
+
+    /// Tells of a refusal, and once an interval of those that follow, until there are none.
+    async fn tell_refusals(&self, by: Actor, of: &Sampled, code: ErrorCode) {
+        let mut times = Some(1);
+        while let Some(count) = times {
+            let change = Change::Noted(Noted::refused(of.required.clone(), code, count));
+            if let Err(error) = self.shard.change(by.clone(), change).await {
                 tracing::debug!(%error, "a refusal was not noted");
             }
-        });
+            sleep(refusals::INTERVAL).await;
+            times = self.refusals.since(of);
+        }
     }
 
     /// Notes that a token is in use, beside the call that uses it: once an hour at most, by the record.

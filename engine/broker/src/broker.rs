@@ -380,6 +380,15 @@ impl Broker {
         Ok(Connection { _connected: connected })
     }
 
+    /// Takes one of the principal's requests, once it may have one: for what is no call of a `Request`, a subscription or a reader.
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// `QUOTA` if it would have to wait for more than a second.
+    pub async fn begin_request(&self, principal: &Principal) -> Result<(), Error> {
+        self.inner.authentication.begin_request(principal).await
+    }
+
     /// Opens a stream of publishes to a topic.
     ///
     /// # Errors
@@ -409,7 +418,7 @@ impl Broker {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         let admission = Arc::clone(&self.inner.admission).acquire_many_owned(bytes);
         let of_engine = admission.await.map_err(|_| Error::ShuttingDown)?;
-        Ok(Admitted { _of_engine: of_engine, _of_principal: None })
+        Ok(Admitted { _of_engine: of_engine, of_principal: None })
     }
 
     /// Makes the caller a member of a producer group: it is asked about the group's prepared transactions.
@@ -437,7 +446,7 @@ impl Broker {
     /// `PLUGIN_…`.
     pub async fn subscribe(&self, principal: &Principal, subscribe: Subscribe) -> Result<Consumer, Error> {
         self.check(principal, &subscribe.required())?;
-        self.inner.authentication.begin_request(principal).await?;
+        self.begin_request(principal).await?;
         let (record, created) = self.subscription_for(principal, &subscribe).await?;
         self.attach(&record, subscribe.consumer, created).await
     }
@@ -512,7 +521,6 @@ impl Broker {
         kind: &VerbKind,
     ) -> Result<Vec<Result<(), ErrorCode>>, Error> {
         self.check(principal, &Subscribe::new(topic.clone(), subscription.clone()).required())?;
-        self.inner.authentication.begin_request(principal).await?;
         let id = SubscriptionId(self.inner.shard.catalogue().subscription(topic, subscription)?.id);
         let refused = self.inner.pulls.settle(id, events, kind).await;
         Ok(events.iter().map(|event| refused.get(event).map_or(Ok(()), |code| Err(*code))).collect())
@@ -525,7 +533,7 @@ impl Broker {
     /// a partition that is named twice, a position of one that is not read, and a search that cannot be done.
     pub async fn read(&self, principal: &Principal, read: Read) -> Result<Reader, Error> {
         self.check(principal, &read.required())?;
-        self.inner.authentication.begin_request(principal).await?;
+        self.begin_request(principal).await?;
         let name = &read.topic;
         let search = self.searching(&read)?;
         let topic = self.inner.shard.topic(name)?;

@@ -36,7 +36,16 @@ pub struct PublishStream {
 #[derive(Debug)]
 pub(crate) struct Admitted {
     pub(crate) _of_engine: OwnedSemaphorePermit,
-    pub(crate) _of_principal: Option<InFlight>,
+    pub(crate) of_principal: Option<InFlight>,
+}
+
+impl Admitted {
+    /// Has a batch that was not stored count for no rate of its principal.
+    pub(crate) fn put_back(&self) {
+        if let Some(in_flight) = &self.of_principal {
+            in_flight.put_back();
+        }
+    }
 }
 
 /// The sending half of a publish stream.
@@ -114,7 +123,7 @@ impl Submitter {
         let bytes = u32::try_from(batch.bytes().len().min(self.admission_max)).unwrap_or(u32::MAX);
         let admission = Arc::clone(&self.admission).acquire_many_owned(bytes);
         let of_engine = admission.await.map_err(|_| Error::ShuttingDown)?;
-        let admitted = Admitted { _of_engine: of_engine, _of_principal: of_principal };
+        let admitted = Admitted { _of_engine: of_engine, of_principal };
         let durability = header.durability.max(Some(self.topic.durability()));
         let append = Append {
             topic: Arc::clone(&self.topic),

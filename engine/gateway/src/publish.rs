@@ -107,6 +107,7 @@ pub(crate) async fn publish(
     let until = Instant::now() + gateway.config().answer_max;
     // Before the body: who may not publish, or to nothing, need not send it.
     let stream = gateway.broker().open_publish(&principal, &topic)?;
+    gateway.broker().begin_request(&principal).await?;
     let body = body::receive(&gateway, &headers, body).await?;
     let Incoming { events, due } = incoming::read(&headers, body, gateway.now())?;
     let partitions = stream.partitions;

@@ -4,7 +4,7 @@ use axum::{Json, body::Body, extract::State, http::HeaderMap};
 use levada_broker::{Error, Pull, Pulled, PulledEvent};
 use levada_cloudevents::write_structured;
 use levada_json::{Location, write_event};
-use levada_protocol::{error::ErrorCode, ids::TopicName, verbs::Credit};
+use levada_protocol::{ids::TopicName, verbs::Credit};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::time::Duration;
@@ -134,9 +134,9 @@ pub(crate) async fn pull(
     written(&topic, &pulled, asked.format).map(Json)
 }
 
-/// The events as they are returned.
+/// The events as they are returned. One that cannot be written stays out until its timeout, and keeps back none beside it.
 fn written(topic: &TopicName, pulled: &Pulled, format: EventFormat) -> Result<Vec<PulledDelivery>, Problem> {
-    let (mut all, mut broken) = (Vec::new(), None);
+    let mut all = Vec::new();
     for delivery in &pulled.deliveries {
         let header = delivery.header;
         events::for_each((topic, pulled.topic), delivery, |stored, event| {
@@ -161,14 +161,11 @@ fn written(topic: &TopicName, pulled: &Pulled, format: EventFormat) -> Result<Ve
                         event,
                     });
                 }
-                Err(error) => broken = Some(error),
+                Err(error) => {
+                    tracing::error!(%topic, %partition, %offset, %error, "an event was not written as JSON")
+                }
             }
         })?;
     }
-    match broken {
-        None => Ok(all),
-        Some(error) => {
-            Err(Problem::new(ErrorCode::Internal, format!("an event was not written as JSON: {error}")))
-        }
-    }
+    Ok(all)
 }

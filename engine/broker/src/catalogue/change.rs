@@ -587,6 +587,13 @@ fn check_settings(name: &TopicName, settings: &TopicSettings) -> Result<(), Erro
              other, expected time_and_acked, time_and_size or until_acked"
         ));
     }
+    let is_own = name.as_str().starts_with('_');
+    if is_own && (settings.retain == Retain::Compact || settings.has_backlog_quota()) {
+        return invalid(format!(
+            "{name} is a topic of the engine's own, which takes neither retain compact nor a limit of its backlog: nothing of it is \
+             superseded or refused; bound it by retain_for_ms or max_bytes"
+        ));
+    }
     check_together(settings).or_else(invalid)?;
     if settings.has_backlog_quota() && DeadLettersOf::of(name).is_some() {
         return invalid(format!(

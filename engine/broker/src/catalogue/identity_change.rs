@@ -25,6 +25,8 @@ use crate::{
 const PRINCIPALS_MAX: usize = 10_000;
 /// For how long a token is valid if nothing is said: 90 days.
 const EXPIRES_IN_MS: u64 = 90 * 24 * 3_600_000;
+/// Each call looks at the lines of all of them.
+const ROLES_MAX: usize = 16;
 /// How long a token that has ended is still listed.
 const ENDED_LISTED_MS: u64 = 30 * 24 * 3_600_000;
 
@@ -145,6 +147,11 @@ impl IdentityEdit {
                 let message = format!("principal {name} would have {got} {what}, expected at most {max}");
                 return Err(Error::refused(ErrorCode::InvalidArgument, message));
             }
+        }
+        let roles = record.permissions.iter().filter_map(Permission::role).count();
+        if roles > ROLES_MAX {
+            let message = format!("principal {name} would have {roles} roles, expected at most {ROLES_MAX}");
+            return Err(Error::refused(ErrorCode::InvalidArgument, message));
         }
         for role in record.permissions.iter().filter_map(Permission::role) {
             self.next.principal(role)?;

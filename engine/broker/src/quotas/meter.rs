@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -12,7 +12,10 @@ use levada_protocol::{
     error::{ErrorCode, Refusal},
     request::Quotas,
 };
-use tokio::sync::Notify;
+use tokio::{
+    sync::{self, Notify},
+    time::{Instant, sleep, timeout_at},
+};
 
 use super::bucket::Bucket;
 use crate::{clock::Clock, error::Error};
@@ -25,25 +28,70 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// What one principal uses.
 #[derive(Debug, Default)]
 pub(super) struct Meter {
-    rates: Mutex<Rates>,
+    requests: Rate<Bucket>,
+    published: Rate<Published>,
     in_flight: AtomicU64,
+    /// Held by who waits for bytes in flight, so that the others wait behind it, however little they need.
+    boarding: sync::Mutex<()>,
     /// Some bytes are in flight no more.
     landed: Notify,
     connections: AtomicU64,
 }
 
+/// Something that is taken from in turn.
 #[derive(Debug, Default)]
-struct Rates {
-    events: Bucket,
-    bytes: Bucket,
-    requests: Bucket,
+struct Rate<T> {
+    /// Held by who waits; the others wait behind it.
+    turn: sync::Mutex<()>,
+    left: Mutex<T>,
 }
 
-/// Bytes in flight, until it is dropped.
+/// What is left of both rates of publishes.
+#[derive(Debug, Default)]
+struct Published {
+    events: Bucket,
+    bytes: Bucket,
+}
+
+impl<T> Rate<T> {
+    /// Takes as `take` does once it says that there is no need to wait, each caller in its turn; or returns how long that would be.
+    async fn in_turn(
+        &self,
+        clock: &Clock,
+        take: impl Fn(&mut T, Duration) -> Duration,
+    ) -> Result<(), Duration> {
+        let until = Instant::now() + WAIT_MAX;
+        let Ok(_turn) = timeout_at(until, self.turn.lock()).await else { return Err(RETRY_AFTER) };
+        loop {
+            let wait = take(&mut lock(&self.left), clock.uptime());
+            if wait.is_zero() {
+                return Ok(());
+            }
+            if Instant::now() + wait > until {
+                return Err(wait);
+            }
+            sleep(wait).await;
+        }
+    }
+}
+
+/// A batch in flight, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct InFlight {
     meter: Arc<Meter>,
+    /// Bytes that count as in flight.
     bytes: u64,
+    /// Events and bytes that were taken from the rates.
+    taken: (u64, u64),
+}
+
+impl InFlight {
+    /// Puts back what was taken from the rates, for a batch that was not stored.
+    pub(crate) fn put_back(&self) {
+        let mut left = lock(&self.meter.published.left);
+        left.events.put_back(self.taken.0);
+        left.bytes.put_back(self.taken.1);
+    }
 }
 
 impl Drop for InFlight {
@@ -70,16 +118,16 @@ impl Meter {
         if quotas.requests == 0 {
             return Ok(());
         }
-        let take = |rates: &mut Rates, now| {
-            let wait = rates.requests.wait(now);
+        let take = |requests: &mut Bucket, now| {
+            requests.set_rate(quotas.requests, now);
+            let wait = requests.wait(now);
             if wait.is_zero() {
-                rates.requests.take(1, quotas.requests, now);
+                requests.take(1, now);
             }
             wait
         };
-        self.in_turn(clock, take)
-            .await
-            .map_err(|wait| refusal(&format!("{} requests per second", quotas.requests), wait))
+        let taken = self.requests.in_turn(clock, take).await;
+        taken.map_err(|wait| refusal(&format!("{} requests per second", quotas.requests), wait))
     }
 
     pub(super) async fn publish(
@@ -88,64 +136,46 @@ impl Meter {
         (events, bytes): (u64, u64),
         clock: &Clock,
     ) -> Result<InFlight, Error> {
+        let mut in_flight = InFlight { meter: Arc::clone(self), bytes: 0, taken: (0, 0) };
         if quotas.is_none() {
-            return Ok(InFlight { meter: Arc::clone(self), bytes: 0 });
-        }
-        let in_flight = self.fly(quotas.in_flight_bytes, bytes).await?;
-        let (event_rate, byte_rate) = (quotas.publish_events, quotas.publish_bytes);
-        if event_rate == 0 && byte_rate == 0 {
             return Ok(in_flight);
         }
-        let take = |rates: &mut Rates, now| {
-            let of = |bucket: Bucket, rate| if rate == 0 { Duration::ZERO } else { bucket.wait(now) };
-            let wait = of(rates.events, event_rate).max(of(rates.bytes, byte_rate));
-            if wait.is_zero() && event_rate > 0 {
-                rates.events.take(events, event_rate, now);
-            }
-            if wait.is_zero() && byte_rate > 0 {
-                rates.bytes.take(bytes, byte_rate, now);
+        let take = |left: &mut Published, now| {
+            left.events.set_rate(quotas.publish_events, now);
+            left.bytes.set_rate(quotas.publish_bytes, now);
+            let wait = left.events.wait(now).max(left.bytes.wait(now));
+            if wait.is_zero() {
+                left.events.take(events, now);
+                left.bytes.take(bytes, now);
             }
             wait
         };
-        self.in_turn(clock, take).await.map(|()| in_flight).map_err(|wait| {
-            let limits = [(event_rate, "events"), (byte_rate, "bytes")];
-            let limits: Vec<String> = limits
-                .iter()
-                .filter(|(rate, _)| *rate > 0)
-                .map(|(rate, what)| format!("{rate} {what}"))
-                .collect();
-            refusal(&format!("{} published per second", limits.join(" and ")), wait)
-        })
-    }
-
-    /// Takes as `take` does once it says that there is no need to wait; or returns how long that would be.
-    async fn in_turn(
-        &self,
-        clock: &Clock,
-        take: impl Fn(&mut Rates, Duration) -> Duration,
-    ) -> Result<(), Duration> {
-        let until = clock.uptime() + WAIT_MAX;
-        loop {
-            let now = clock.uptime();
-            let wait = take(&mut self.rates.lock().unwrap_or_else(PoisonError::into_inner), now);
-            if wait.is_zero() {
-                return Ok(());
+        if quotas.publish_events > 0 || quotas.publish_bytes > 0 {
+            let taken = self.published.in_turn(clock, take).await;
+            taken.map_err(|wait| refusal(&rates_in_words(&quotas), wait))?;
+            in_flight.taken = (events, bytes);
+        }
+        match self.board(quotas.in_flight_bytes, bytes).await {
+            Ok(()) => {
+                in_flight.bytes = bytes;
+                Ok(in_flight)
             }
-            if now + wait > until {
-                return Err(wait);
+            Err(error) => {
+                in_flight.put_back();
+                Err(error)
             }
-            tokio::time::sleep(wait).await;
         }
     }
 
-    /// Takes bytes in flight; what is more than the limit waits until nothing else is.
-    async fn fly(self: &Arc<Self>, max: u64, bytes: u64) -> Result<InFlight, Error> {
+    /// Takes bytes in flight, each caller in its turn; what is more than the limit waits until nothing else is.
+    async fn board(&self, max: u64, bytes: u64) -> Result<(), Error> {
         let fits = |now: u64| max == 0 || now == 0 || now.saturating_add(bytes) <= max;
         let take = || {
             let add = |now| fits(now).then(|| now + bytes);
             self.in_flight.fetch_update(Ordering::AcqRel, Ordering::Acquire, add).is_ok()
         };
-        let flying = async {
+        let boarding = async {
+            let _turn = self.boarding.lock().await;
             loop {
                 // Before the look: what lands in between must not be missed.
                 let landed = self.landed.notified();
@@ -155,10 +185,8 @@ impl Meter {
                 landed.await;
             }
         };
-        tokio::time::timeout(WAIT_MAX, flying)
-            .await
-            .map_err(|_| refusal(&format!("{max} bytes in flight"), RETRY_AFTER))?;
-        Ok(InFlight { meter: Arc::clone(self), bytes })
+        let boarded = timeout_at(Instant::now() + WAIT_MAX, boarding).await;
+        boarded.map_err(|_| refusal(&format!("{max} bytes in flight"), RETRY_AFTER))
     }
 
     pub(super) fn connect(self: &Arc<Self>, quotas: Quotas) -> Result<Connected, Error> {
@@ -171,8 +199,19 @@ impl Meter {
     }
 }
 
+fn rates_in_words(quotas: &Quotas) -> String {
+    let rates = [(quotas.publish_events, "events"), (quotas.publish_bytes, "bytes")];
+    let rates = rates.iter().filter(|(rate, _)| *rate > 0);
+    let rates: Vec<String> = rates.map(|(rate, what)| format!("{rate} {what}")).collect();
+    format!("{} published per second", rates.join(" and "))
+}
+
 fn refusal(quota: &str, retry_after: Duration) -> Error {
     let retry_after = u32::try_from(retry_after.as_millis()).unwrap_or(u32::MAX).max(1);
     let message = format!("the principal may have {quota}, which are used up; try again in {retry_after} ms");
     Error::from(Refusal::new(ErrorCode::Quota, message).retry_after(retry_after))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -156,11 +156,18 @@ impl Broker {
     /// Checks whether the caller may make the request, and notes what no commit tells of.
     async fn admit_request(&self, principal: &Principal, request: &Request) -> Result<(), Error> {
         self.check(principal, &request.required())?;
-        self.inner.authentication.begin_request(principal).await?;
-        match Noted::of(request) {
-            Some(noted) => self.note(principal, noted).await,
-            None => Ok(()),
+        self.begin_request(principal).await?;
+        let Some(noted) = Noted::of(request) else { return Ok(()) };
+        let catalogue = self.inner.shard.catalogue();
+        // What is not there is told to its caller alone.
+        match request {
+            Request::Redrive(asked) => catalogue.topic(&asked.topic).map(drop)?,
+            Request::PurgeDeadLetters(asked) => catalogue.topic(&asked.topic).map(drop)?,
+            Request::PurgeTopic(asked) => catalogue.topic(&asked.topic).map(drop)?,
+            Request::ResumeRoute { name } => catalogue.route(name).map(drop)?,
+            _ => {}
         }
+        self.note(principal, noted).await
     }
 
     /// Notes in the audit topic what is no change of the catalogue, before it is done. Without principals nothing is noted.

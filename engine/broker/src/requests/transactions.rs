@@ -59,6 +59,7 @@ impl Broker {
         batches: Vec<(PublishHeader, Batch)>,
     ) -> Result<Response, Error> {
         self.check(principal, &asked.required())?;
+        self.begin_request(principal).await?;
         self.transact_checked(principal, asked, batches).await
     }
 
@@ -114,7 +115,7 @@ impl Broker {
             Some(metered) => Some(metered.publish(events, bytes).await?),
             None => None,
         };
-        let admitted = Admitted { _of_principal: of_principal, ..self.admit(bytes).await? };
+        let admitted = Admitted { of_principal, ..self.admit(bytes).await? };
         let (of, acked) = (key.clone(), None);
         let transact = |reply| Transact { key: of, digest, batches, acked, check_after_ms, admitted, reply };
         let transacted = match asked.acks {

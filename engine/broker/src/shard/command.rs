@@ -19,7 +19,14 @@ use super::{
     tables::{self, DuePart, Generation, NameKey, NamedProducers, ProducerKey, RedriveRevision},
     transact::{Ask, Decide, ForgetTransactions, Transact},
 };
-use crate::{audit::Actor, catalogue::Change, error::Error, publish::Admitted, rows::Place, topic::Topic};
+use crate::{
+    audit::{self, Actor},
+    catalogue::Change,
+    error::Error,
+    publish::Admitted,
+    rows::Place,
+    topic::Topic,
+};
 
 /// How soon a publisher may try again that was refused because the store takes no writes.
 const RETRY_AFTER_MS: u32 = 500;
@@ -176,8 +183,9 @@ impl Command {
             Self::Decide(decide) => decide.encoded_len_max(),
             Self::Ask(ask) => ask.encoded_len_max(),
             Self::ForgetTransactions(forget) => forget.encoded_len_max(),
-            Self::Change { .. }
-            | Self::TakeOver { .. }
+            // What is told of it; its own rows are few.
+            Self::Change { .. } => audit::EVENT_LEN_MAX,
+            Self::TakeOver { .. }
             | Self::Redrives { .. }
             | Self::Trim(_)
             | Self::Expire(_)

@@ -4,7 +4,7 @@ use levada_broker::{Content, Principal};
 use levada_protocol::{
     error::ErrorCode,
     request::{
-        CreatePrincipal, NewToken, PurgeTopic, Quotas, Read, Request, Response, RouteSpec, Start,
+        CreatePrincipal, NewToken, PurgeTopic, Quotas, Read, Request, Response, Retain, RouteSpec, Start,
         SubscriptionOptions, TopicChanges, TopicSettings,
     },
 };
@@ -45,6 +45,7 @@ fn changes() -> Vec<(Request, &'static str, &'static str)> {
     let (force, with_dead_letters) = (true, false);
     let settings = TopicChanges { retain_for_ms: Some(3_600_000), ..TopicChanges::default() };
     let options = SubscriptionOptions::default;
+    let fewer = SubscriptionOptions { max_attempts: Some(5), ..options() };
     vec![
         (create("orders"), "create_topic", "orders"),
         (create("copies"), "create_topic", "copies"),
@@ -60,7 +61,7 @@ fn changes() -> Vec<(Request, &'static str, &'static str)> {
             "orders/payment",
         ),
         (
-            Request::SetSubscription { topic: topic(), name: name(), options: options() },
+            Request::SetSubscription { topic: topic(), name: name(), options: fewer },
             "set_subscription",
             "orders/payment",
         ),
@@ -162,11 +163,13 @@ async fn a_change_and_what_is_told_of_it_are_one_commit() {
 }
 
 #[tokio::test]
-async fn a_change_that_is_refused_is_not_told_and_the_topic_that_is_deleted_tells_of_it() {
+async fn what_changes_nothing_is_not_told_and_the_topic_that_is_deleted_tells_of_it() {
     let engine = Engine::start();
     let office = Office::open(&engine).await;
     office.ask(create("orders")).await;
     assert_eq!(code(office.try_ask(create("orders")).await), Some(ErrorCode::TopicExists));
+    let as_it_is = Request::SetTopic { name: "orders".parse().unwrap(), settings: TopicChanges::default() };
+    office.ask(as_it_is).await;
     let delete = Request::DeleteTopic { name: TOPIC.parse().unwrap(), force: true, with_dead_letters: false };
     assert_eq!(told(&engine, &office.admin()).await.len(), 2);
     office.ask(delete).await;

@@ -113,7 +113,7 @@ pub(crate) struct QuotaArgs {
     /// Bytes published per second, such as 1MiB; 0: no limit
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     publish_bytes: Option<u64>,
-    /// Requests per second; opening a subscription or a reader is one; 0: no limit
+    /// Requests per second; opening a stream is one, and a publish or a pull by HTTP; 0: no limit
     #[arg(long, value_name = "N")]
     requests: Option<u64>,
     /// Open QUIC connections; 0: no limit

@@ -37,6 +37,7 @@ pub(super) async fn serve(
     stream: &mut Stream,
 ) -> Result<(), Failure> {
     let opened = broker.open_publish(principal, topic)?;
+    broker.begin_request(principal).await?;
     let answer = Opened::Publish {
         partitions: opened.partitions,
         durability: opened.durability,

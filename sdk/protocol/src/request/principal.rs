@@ -74,7 +74,7 @@ pub struct Quotas {
     pub publish_events: u64,
     /// Encoded bytes published per second.
     pub publish_bytes: u64,
-    /// Requests per second; opening a subscription or a reader is one.
+    /// Requests per second; opening a stream is one, a transaction, and a publish or a pull by HTTP.
     pub requests: u64,
     /// Open QUIC connections. One more is refused.
     pub connections: u64,

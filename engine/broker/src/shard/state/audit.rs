@@ -31,7 +31,9 @@ pub(super) fn change(
     now: Timestamp,
 ) -> Result<(), Error> {
     let decided = change.decide(&state.catalogue, now, state.limits.records_max)?;
-    let event = audit::event(change, by, &state.catalogue, &decided);
+    let is_refusal = matches!(change, Change::Noted(noted) if noted.is_refusal());
+    let is_told = !is_refusal || state.guard.refusal().is_none();
+    let event = if is_told { audit::event(change, by, &state.catalogue, &decided) } else { None };
     // What the group appends to a topic must come before its deletion.
     state.tables.partitions.flush(&mut group.draft);
     state.take_decided(decided, group);

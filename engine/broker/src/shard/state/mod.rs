@@ -241,10 +241,13 @@ impl State {
 
     fn append(&mut self, append: Append, group: &mut Group, now: Timestamp) {
         let Append { topic, header, batch, ack_written, reply, admitted } = append;
-        group.hold(admitted);
         let decided = self.decide_append(&topic, &header, batch, group, now);
         let outcome = decided.unwrap_or_else(AckOutcome::Refused);
         let is_stored = matches!(outcome, AckOutcome::Appended { .. } | AckOutcome::Scheduled { .. });
+        if !is_stored {
+            admitted.put_back();
+        }
+        group.hold(admitted);
         let when_written = ack_written && is_stored;
         let ack = Ack { correlation: header.correlation, partition: header.partition, outcome };
         group.reply(Reply::Ack { permit: reply, ack, when_written });
