@@ -170,6 +170,9 @@ async fn what_changes_nothing_is_not_told_and_the_topic_that_is_deleted_tells_of
     assert_eq!(code(office.try_ask(create("orders")).await), Some(ErrorCode::TopicExists));
     let as_it_is = Request::SetTopic { name: "orders".parse().unwrap(), settings: TopicChanges::default() };
     office.ask(as_it_is).await;
+    let compact = TopicChanges { retain: Some(Retain::Compact), ..TopicChanges::default() };
+    let compact = Request::SetTopic { name: TOPIC.parse().unwrap(), settings: compact };
+    assert_eq!(code(office.try_ask(compact).await), Some(ErrorCode::InvalidArgument));
     let delete = Request::DeleteTopic { name: TOPIC.parse().unwrap(), force: true, with_dead_letters: false };
     assert_eq!(told(&engine, &office.admin()).await.len(), 2);
     office.ask(delete).await;
