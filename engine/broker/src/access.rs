@@ -150,7 +150,9 @@ impl<'a> Access<'a> {
         }
         let is_unmet =
             |requirement: &&Requirement| self.check(principal, std::slice::from_ref(requirement)).is_err();
-        required.iter().find(is_unmet).map_or_else(String::new, |(action, scope)| format!("{action} {scope}"))
+        let unmet = required.iter().find(is_unmet);
+        // Nothing is required of a connection but that its principal is one.
+        unmet.map_or_else(|| "keep the connection".to_owned(), |(action, scope)| format!("{action} {scope}"))
     }
 
     /// Checks that the principal may browse everything.
