@@ -51,10 +51,10 @@ async fn metrics_tell_of_connections_and_the_process() {
 async fn a_path_that_is_not_there_is_a_problem_with_a_code() {
     let dir = tempfile::tempdir().unwrap();
     against(config(&dir), async |server| {
-        let (status, body) = get(server.http, "/v1/topics").await;
+        let (status, body) = get(server.http, "/v1/nothing").await;
         let problem: serde_json::Value = serde_json::from_str(&body).unwrap();
         assert_eq!((status, problem["code"].as_str()), (404, Some("UNSUPPORTED")), "{body}");
-        assert!(problem["detail"].as_str().unwrap().contains("/v1/topics"));
+        assert!(problem["detail"].as_str().unwrap().contains("/v1/nothing"));
     })
     .await;
 }
