@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use levada_protocol::ids::{Timestamp, TopicId};
+use levada_protocol::{
+    error::ErrorCode,
+    ids::{SubscriptionId, Timestamp, TopicId},
+};
 use tokio::{
     sync::broadcast::{Receiver, error::RecvError},
     time::Duration,
@@ -101,6 +104,10 @@ impl Pushing {
     pub async fn attach(&self, target: &PushTarget) -> Result<Consumer, Error> {
         let catalogue = self.broker.inner.shard.catalogue();
         let record = Arc::clone(catalogue.subscription(&target.topic, &target.subscription)?);
+        if SubscriptionId(record.id) != target.id {
+            let message = "the subscription was deleted, and another has its name";
+            return Err(Error::refused(ErrorCode::SubscriptionNotFound, message));
+        }
         self.broker.for_connection().attach(&record, CONSUMER.to_owned(), false).await
     }
 
@@ -112,6 +119,7 @@ impl Pushing {
     pub async fn pause(&self, target: &PushTarget, message: String) -> Result<(), Error> {
         let catalogue = self.broker.inner.shard.catalogue();
         let is_same = |push: &Arc<PushRecord>| push.url == target.rules.url;
+        // Another subscription of the name has another id, and its own push.
         if !catalogue.pushes.get(&target.id).is_some_and(is_same) {
             return Ok(());
         }

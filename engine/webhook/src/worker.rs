@@ -3,7 +3,7 @@
 use std::{future::Future, pin::Pin, sync::Arc};
 
 use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
-use levada_broker::{Consumer, Content, Error, Outgoing, PushTarget, Pushing};
+use levada_broker::{Consumer, Content, Error, Outgoing, PushOutcome, PushRules, PushTarget, Pushing};
 use levada_protocol::{
     error::ErrorCode,
     verbs::{Credit, Rejection, Verb, VerbKind, Verbs},
@@ -31,8 +31,20 @@ const AGAIN: (Duration, Duration) = (Duration::from_millis(200), Duration::from_
 /// How long nothing is sent after the pause of a subscription could not be stored.
 const PAUSE_AGAIN: Duration = Duration::from_secs(30);
 
+/// How long nothing is sent after an address was refused.
+const REFUSED_AGAIN: Duration = Duration::from_secs(30);
+
 /// A request under way.
-type Request = Pin<Box<dyn Future<Output = (Lane, Held, Verdict)> + Send>>;
+type Request = Pin<Box<dyn Future<Output = Done> + Send>>;
+
+/// What became of a request.
+struct Done {
+    lane: Lane,
+    held: Held,
+    verdict: Verdict,
+    /// The rules by which it was sent: the push may go elsewhere by now.
+    rules: Arc<PushRules>,
+}
 
 /// Why a consumer's time is over.
 #[derive(Debug, PartialEq, Eq)]
@@ -113,7 +125,7 @@ impl Worker {
             // Nobody is there to be told of losses: they stay untold, and `describe` shows them.
             never = untold(notices) => match never {},
         };
-        if matches!(end, End::Stopped | End::Changed) {
+        if matches!(end, End::Stopped | End::Changed | End::Paused) {
             attempts.finish(&mut channel).await;
         }
         end
@@ -236,22 +248,35 @@ impl Attempts {
             let id = sign::message_id(self.target.topic_id, held.partition, held.offset);
             self.requests.push(Box::pin(async move {
                 let verdict = sender.send(&rules, &id, held.body.clone(), now).await;
-                (lane, held, verdict)
+                Done { lane, held, verdict, rules }
             }));
         }
     }
 
     /// Takes what became of a request, and of those that ended with it.
-    async fn done(&mut self, done: (Lane, Held, Verdict)) -> Option<End> {
-        let mut next = Some(done);
-        while let Some((lane, held, verdict)) = next {
+    async fn done(&mut self, done: Done) -> Option<End> {
+        let (mut next, mut end) = (Some(done), None);
+        while let Some(Done { lane, held, verdict, rules }) = next {
             let now = self.pushing.now();
             self.target.standing.note(verdict.outcome(), now, verdict.message());
+            let is_elsewhere = rules.url != self.target.rules.url;
             match verdict {
                 Verdict::Delivered => self.settled(&lane, &held, VerbKind::Ack),
+                // What a receiver wants holds for itself alone.
+                Verdict::Wait(..) | Verdict::Gone(_) | Verdict::Failed(PushOutcome::Refused, _)
+                    if is_elsewhere =>
+                {
+                    self.holding.lanes.again(lane);
+                }
                 Verdict::Wait(pause, _) => self.wait(lane, pause),
+                // The event has nothing to do with it: it is sent once the address is one that may be connected to.
+                Verdict::Failed(PushOutcome::Refused, _) => self.wait(lane, REFUSED_AGAIN),
+                Verdict::Gone(_) if end.is_some() => self.holding.lanes.again(lane),
                 Verdict::Gone(message) => match self.pushing.pause(&self.target, message).await {
-                    Ok(()) => return Some(End::Paused),
+                    Ok(()) => {
+                        self.holding.lanes.again(lane);
+                        end = Some(End::Paused);
+                    }
                     Err(error) => {
                         tracing::warn!(%error, "a subscription whose receiver wants no more could not be paused yet");
                         self.wait(lane, PAUSE_AGAIN);
@@ -261,7 +286,7 @@ impl Attempts {
             }
             next = self.requests.next().now_or_never().flatten();
         }
-        None
+        end
     }
 
     /// The event goes again, once the receiver wants it; nothing else goes until then.
@@ -306,7 +331,9 @@ impl Attempts {
     async fn finish(&mut self, channel: &mut Channel) {
         let until = Instant::now() + GRACE;
         while let Ok(Some(done)) = timeout_at(until, self.requests.next()).await {
-            if self.done(done).await.is_some() || self.say(channel).await.is_err() {
+            // A pause is stored, and ends nothing that is under way.
+            self.done(done).await;
+            if self.say(channel).await.is_err() {
                 return;
             }
         }

@@ -59,6 +59,15 @@ impl PushChange {
         let mut record = before.clone();
         if let Some(given) = given.filter(|given| **given != before.secret) {
             let until_ms = now.0.saturating_add(previous_for_ms.unwrap_or(PREVIOUS_FOR_MS));
+            if let Some(previous) = before.previous_at(now).filter(|_| until_ms > now.0) {
+                // Receivers may know no other yet.
+                let message = format!(
+                    "the secret before the present one signs until {} (milliseconds since 1970), and would be lost: rotate after that, \
+                     or give both up at once with previous_for_ms 0 (`--keep 0s`)",
+                    previous.until_ms
+                );
+                return Err(Error::refused(ErrorCode::LimitExceeded, message));
+            }
             let secret = std::mem::replace(&mut record.secret, given.clone());
             record.previous = (until_ms > now.0).then_some(PreviousSecret { secret, until_ms });
         }
@@ -118,10 +127,17 @@ mod tests {
         let previous = second.previous.clone().unwrap();
         assert_eq!((second.secret.clone(), previous.secret, previous.until_ms), (secret(2), secret(1), 110));
         rotate.drawn = secret(3);
+        let refused = decide(&rotate, Some(&second), 11).unwrap_err();
+        assert_eq!(
+            refused.code(),
+            ErrorCode::LimitExceeded,
+            "the secret that receivers may still have is kept"
+        );
+        assert!(decide(&rotate, Some(&second), 200).is_ok(), "it signs no more");
         rotate.set.previous_for_ms = Some(0);
         assert_eq!(decide(&rotate, Some(&second), 11).unwrap().previous, None, "at once");
         rotate.set.previous_for_ms = None;
-        let day = decide(&rotate, Some(&second), 11).unwrap().previous.unwrap();
-        assert_eq!((day.secret, day.until_ms), (secret(2), 11 + 86_400_000));
+        let day = decide(&rotate, Some(&second), 111).unwrap().previous.unwrap();
+        assert_eq!((day.secret, day.until_ms), (secret(2), 111 + 86_400_000));
     }
 }

@@ -49,18 +49,23 @@ async fn a_url_that_names_a_private_address_cannot_be_set() {
 }
 
 #[tokio::test]
-async fn a_name_that_leads_to_a_private_address_is_not_connected_to() {
+async fn a_name_that_leads_to_a_private_address_is_not_connected_to_and_costs_no_attempt() {
     let options = SubscriptionOptions { max_attempts: Some(1), ..again_after(0) };
     let engine = Engine::with(nothing_named(), options).await;
     let mut receiver = Receiver::start(|_, _| status(200, "")).await;
     // Numbers that a resolver takes for an address are names here.
     engine.push(format!("https://localhost:{}/", receiver.address.port())).await;
     engine.publish(&[(None, 1)]).await;
-    let (reason, error, _) = engine.dead_letter().await;
-    assert_eq!(reason, "push_failed");
+    let error = engine.failure().await;
     assert!(error.starts_with("PUSH_REFUSED: \"localhost\" is at "), "{error}");
     assert!(error.contains("is not an address of the public internet"), "{error}");
     assert!(receiver.is_quiet());
+    let info = engine.info().await;
+    assert_eq!(
+        (info.in_flight, info.dead_lettered),
+        (1, 0),
+        "what is wrong with an address is no fault of an event"
+    );
     engine.stop().await;
 }
 
