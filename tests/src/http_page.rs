@@ -11,14 +11,15 @@ use crate::{
 const PAGE: &str = include_str!("../../sdk/HTTP.md");
 const ADDRESS: &str = "127.0.0.1:7601";
 
+/// Sections whose commands need what the page does not make: tokens that were returned, a component, a receiver.
+const NOT_RUN: [&str; 3] = ["Pull\n", "Administrate\n", "Push\n"];
+
 /// The blocks without a language, in order: commands, and what they show.
 fn blocks() -> Vec<&'static str> {
-    let mut parts = PAGE.split("```");
-    let mut blocks = Vec::new();
-    while let (Some(_), Some(block)) = (parts.next(), parts.next()) {
-        blocks.extend(block.strip_prefix('\n'));
-    }
-    blocks
+    let sections = PAGE.split("\n## ");
+    let run = sections.filter(|section| !NOT_RUN.iter().any(|title| section.starts_with(title)));
+    let of_section = |section: &'static str| section.split("```").skip(1).step_by(2);
+    run.flat_map(of_section).filter_map(|block| block.strip_prefix('\n')).collect()
 }
 
 /// A command, and what the page shows behind it, if anything.

@@ -18,7 +18,7 @@ use levada_protocol::{
 };
 
 use crate::{
-    audit::Actor,
+    actor::Actor,
     catalogue::{Catalogue, Identities, absent},
     error::Error,
     rows::PrincipalRecord,

@@ -20,12 +20,13 @@ use tokio::{
 
 use crate::{
     access::{Access, Principal, Proof, not_taken, proof_needed},
-    audit::{Actor, Noted},
+    actor::Actor,
     catalogue::{Change, IdentityChange},
     clock::Clock,
     error::Error,
     identity::sha256_hex,
-    quotas::{Metered, Meters},
+    metered::{Metered, Meters},
+    noted::Noted,
     refusals::{self, Refusals, Sampled},
     shard::ShardHandle,
     tasks::Tasks,

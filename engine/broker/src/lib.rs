@@ -6,6 +6,7 @@
 mod broker;
 
 mod access;
+mod actor;
 mod artefacts;
 mod audit;
 mod authentication;
@@ -31,7 +32,9 @@ mod identity;
 mod idle;
 mod inspection;
 mod log;
+mod metered;
 pub mod metrics;
+mod noted;
 mod outbound;
 mod outgoing;
 mod owners;

@@ -6,11 +6,12 @@ use levada_protocol::{
     batch::Batch,
     publish::{Ack, AckOutcome, Durability, PublishHeader},
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::{
     error::Error,
-    quotas::{InFlight, Metered},
+    metered::Metered,
+    quotas::Admitted,
     shard::{AckPermit, Append, ShardHandle},
     topic::Topic,
 };
@@ -29,23 +30,6 @@ pub struct PublishStream {
     /// The acknowledgements, in the order in which the publishes were decided.
     pub acks: mpsc::Receiver<Ack>,
     submitter: Submitter,
-}
-
-/// A share of the bytes that may wait for their commit, of those of the engine and of those of a principal; given back when it is
-/// dropped.
-#[derive(Debug)]
-pub(crate) struct Admitted {
-    pub(crate) _of_engine: OwnedSemaphorePermit,
-    pub(crate) of_principal: Option<InFlight>,
-}
-
-impl Admitted {
-    /// Has a batch that was not stored count for no rate of its principal.
-    pub(crate) fn put_back(&self) {
-        if let Some(in_flight) = &self.of_principal {
-            in_flight.put_back();
-        }
-    }
 }
 
 /// The sending half of a publish stream.

@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use crate::{
-    audit::Actor,
+    actor::Actor,
     broker::Broker,
     catalogue::CatalogueEvent,
     error::Error,

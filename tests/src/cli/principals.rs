@@ -113,7 +113,7 @@ async fn a_principal_is_limited_and_has_roles() {
     engine.run(&first, "").await.done();
     let as_boss = async |arguments: &[&str]| with_token(&engine, &boss, arguments, "").await;
     as_boss(&["principal", "create", "shop", "--requests", "50"]).await.done();
-    as_boss(&["principal", "limit", "shop"]).await.failed(2, "CONFIG_INVALID");
+    as_boss(&["principal", "limit", "shop"]).await.failed(2, "INVALID_ARGUMENT");
     let limited = as_boss(&["principal", "limit", "shop", "--publish-bytes", "1MiB"]).await.done();
     assert!(limited.contains("  1048576 bytes published per second\n  50 requests per second"), "{limited}");
     let lift = ["principal", "limit", "shop", "--publish-bytes", "0", "--requests", "0"];

@@ -19,9 +19,9 @@ use levada_store::Op;
 
 use super::{Catalogue, CatalogueEvent, IdentityChange, PushChange, Removal, Root, listed};
 use crate::{
-    audit::Noted,
     dead_letter_topics,
     error::Error,
+    noted::Noted,
     rows::{NextId, PluginRecord, PushRecord, RouteRecord, Row, SubscriptionRecord, TopicRecord},
 };
 

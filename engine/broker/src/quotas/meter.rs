@@ -27,7 +27,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// What one principal uses.
 #[derive(Debug, Default)]
-pub(super) struct Meter {
+pub(crate) struct Meter {
     requests: Rate<Bucket>,
     published: Rate<Published>,
     in_flight: AtomicU64,
@@ -114,7 +114,7 @@ impl Drop for Connected {
 }
 
 impl Meter {
-    pub(super) async fn request(&self, quotas: Quotas, clock: &Clock) -> Result<(), Error> {
+    pub(crate) async fn request(&self, quotas: Quotas, clock: &Clock) -> Result<(), Error> {
         if quotas.requests == 0 {
             return Ok(());
         }
@@ -130,7 +130,7 @@ impl Meter {
         taken.map_err(|wait| refusal(&format!("{} requests per second", quotas.requests), wait))
     }
 
-    pub(super) async fn publish(
+    pub(crate) async fn publish(
         self: &Arc<Self>,
         quotas: Quotas,
         (events, bytes): (u64, u64),
@@ -189,7 +189,7 @@ impl Meter {
         boarded.map_err(|_| refusal(&format!("{max} bytes in flight"), RETRY_AFTER))
     }
 
-    pub(super) fn connect(self: &Arc<Self>, quotas: Quotas) -> Result<Connected, Error> {
+    pub(crate) fn connect(self: &Arc<Self>, quotas: Quotas) -> Result<Connected, Error> {
         let max = quotas.connections;
         let add = |now| (max == 0 || now < max).then_some(now + 1);
         self.connections

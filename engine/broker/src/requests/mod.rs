@@ -32,12 +32,12 @@ use self::{
 };
 use crate::{
     access::{Principal, Viewer},
-    audit::Noted,
     broker::Broker,
     catalogue::{Catalogue, Change, Root},
     error::Error,
     log::Log,
     metrics::{Collected, Series},
+    noted::Noted,
     shard::SyncTimes,
     starts,
     topic::Topic,

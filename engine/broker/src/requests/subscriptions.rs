@@ -17,12 +17,13 @@ use super::{
 };
 use crate::{
     access::{Principal, Viewer},
-    audit::{Actor, Noted},
+    actor::Actor,
     broker::Broker,
     catalogue::{Catalogue, Change},
     chains,
     error::Error,
     log::{Log, blocking},
+    noted::Noted,
     rows::SubscriptionRecord,
     starts,
     subscription::{Described, SubscriptionHandle},

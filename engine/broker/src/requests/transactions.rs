@@ -31,7 +31,7 @@ use crate::{
     catalogue::Catalogue,
     error::Error,
     log::blocking,
-    publish::Admitted,
+    quotas::Admitted,
     rows::{self, PreparedBatch, Row, Share, Transaction, TransactionKey, Undecided, Verdict},
     shard::{Found, Transact, TransactBatch, Transacted, transaction_exists, transaction_not_found},
     subscription::AckingTransact,

@@ -20,12 +20,7 @@ use super::{
     transact::{Ask, Decide, ForgetTransactions, Transact},
 };
 use crate::{
-    audit::{self, Actor},
-    catalogue::Change,
-    error::Error,
-    publish::Admitted,
-    rows::Place,
-    topic::Topic,
+    actor::Actor, audit, catalogue::Change, error::Error, quotas::Admitted, rows::Place, topic::Topic,
 };
 
 /// How soon a publisher may try again that was refused because the store takes no writes.

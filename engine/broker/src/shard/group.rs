@@ -19,7 +19,7 @@ use super::{
     tables::{Generation, RedriveRevision},
     transact::Transacted,
 };
-use crate::{catalogue::Catalogue, error::Error, publish::Admitted, rows::Undecided};
+use crate::{catalogue::Catalogue, error::Error, quotas::Admitted, rows::Undecided};
 
 /// A group in the making, and then being written and synced.
 #[derive(Debug)]

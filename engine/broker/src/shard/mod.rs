@@ -80,14 +80,14 @@ use self::{
     writer::{Identity, Inbox, Writer},
 };
 use crate::{
-    audit::Actor,
+    actor::Actor,
     catalogue::{Catalogue, Change},
     check_times::CheckTimes,
     config::BrokerConfig,
     error::Error,
     guard::Guard,
-    publish::Admitted,
     queue_ends::QueueEnds,
+    quotas::Admitted,
     rows::{EngineId, Place, TransactionKey, Undecided},
     tasks::Tasks,
     topic::Topic,

@@ -14,9 +14,9 @@ use super::{
     tables,
 };
 use crate::{
-    audit::Actor,
+    actor::Actor,
     error::Error,
-    publish::Admitted,
+    quotas::Admitted,
     rows::{Share, Transaction, TransactionKey, Undecided, Verdict},
     topic::Topic,
 };

@@ -9,9 +9,11 @@ use levada_protocol::{
 
 use super::State;
 use crate::{
-    audit::{self, Actor, Noted},
+    actor::Actor,
+    audit,
     catalogue::Change,
     error::Error,
+    noted::Noted,
     shard::{
         group::Group,
         tables::{NewBatch, retain_for_ms},

@@ -4,7 +4,7 @@ use levada_protocol::ids::Timestamp;
 
 use super::{State, audit};
 use crate::{
-    audit::Actor,
+    actor::Actor,
     catalogue::{Change, Root},
     error::Error,
     shard::{command::Expire, group::Group},

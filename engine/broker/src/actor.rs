@@ -1,0 +1,18 @@
+//! Who makes a change, as it is told.
+
+use serde::Serialize;
+
+/// Who makes a change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Actor {
+    pub(crate) principal: String,
+    /// How it came in, such as `token 1f…`; `None` for local callers and the engine.
+    pub(crate) proof: Option<String>,
+}
+
+impl Actor {
+    /// The engine itself, for what it does in the background.
+    pub(crate) fn engine() -> Self {
+        Self { principal: "engine".to_owned(), proof: None }
+    }
+}
