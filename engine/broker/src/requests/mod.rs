@@ -160,12 +160,15 @@ impl Broker {
         let Some(noted) = Noted::of(request) else { return Ok(()) };
         let catalogue = self.inner.shard.catalogue();
         // What is not there is told to its caller alone.
-        match request {
-            Request::Redrive(asked) => catalogue.topic(&asked.topic).map(drop)?,
-            Request::PurgeDeadLetters(asked) => catalogue.topic(&asked.topic).map(drop)?,
-            Request::PurgeTopic(asked) => catalogue.topic(&asked.topic).map(drop)?,
-            Request::ResumeRoute { name } => catalogue.route(name).map(drop)?,
-            _ => {}
+        let is_there = match request {
+            Request::Redrive(asked) => catalogue.topic(&asked.topic).is_ok(),
+            Request::PurgeDeadLetters(asked) => catalogue.topic(&asked.topic).is_ok(),
+            Request::PurgeTopic(asked) => catalogue.topic(&asked.topic).is_ok(),
+            Request::ResumeRoute { name } => catalogue.route(name).is_ok(),
+            _ => true,
+        };
+        if !is_there {
+            return Ok(());
         }
         self.note(principal, noted).await
     }
