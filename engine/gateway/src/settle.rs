@@ -56,7 +56,7 @@ pub(crate) struct RejectRequest {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Settled {
     /// Whether the request took effect for it.
-    outcome: Outcome,
+    outcome: SettleOutcome,
     /// The stable error code of the reason why not.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "DELIVERY_EXPIRED")]
@@ -69,7 +69,7 @@ pub(crate) struct Settled {
 /// Whether a request took effect for an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-enum Outcome {
+enum SettleOutcome {
     /// It did, durably.
     Done,
     /// It did not, see the code.
@@ -79,10 +79,10 @@ enum Outcome {
 impl From<Result<(), ErrorCode>> for Settled {
     fn from(became: Result<(), ErrorCode>) -> Self {
         match became {
-            Ok(()) => Self { outcome: Outcome::Done, code: None, detail: None },
+            Ok(()) => Self { outcome: SettleOutcome::Done, code: None, detail: None },
             Err(code) => {
                 let (name, meaning) = (code.as_str(), code.meaning());
-                Self { outcome: Outcome::Refused, code: Some(name), detail: Some(meaning) }
+                Self { outcome: SettleOutcome::Refused, code: Some(name), detail: Some(meaning) }
             }
         }
     }

@@ -66,6 +66,9 @@ async fn the_description_names_every_endpoint_with_examples_and_errors() {
         let schemas = description["components"]["schemas"].as_object().unwrap();
         assert!(schemas.contains_key("ProblemDetails") && schemas.contains_key("Published"), "{schemas:?}");
         every_reference_is_there(&description, &description);
+        // Two types of one name would be one schema.
+        assert_eq!(schemas["Outcome"]["enum"][0], "stored", "{}", schemas["Outcome"]);
+        assert_eq!(schemas["SettleOutcome"]["enum"], json!(["done", "refused"]));
     })
     .await;
 }
