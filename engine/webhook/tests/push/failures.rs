@@ -1,6 +1,6 @@
 //! Receivers that do not take what they get.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use levada_protocol::{
     error::ErrorCode,
@@ -9,7 +9,7 @@ use levada_protocol::{
         WaitingFor,
     },
 };
-use tokio::{net::TcpListener, time::Instant};
+use tokio::{net::TcpListener, sync::Semaphore, time::Instant};
 
 use crate::{
     receiver::{Receiver, Reply, status, with_header},
@@ -196,6 +196,52 @@ async fn an_engine_that_starts_again_goes_on_where_it_was() {
     assert_eq!(third.number(), 3, "what was taken before does not come again");
     let push = engine.until_done().await.push.unwrap();
     assert_eq!((push.url, push.delivered), (receiver.url(), 1));
+    engine.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_receiver_wants_does_not_hold_for_the_one_after_it() {
+    for wants in [status(410, "gone"), with_header(429, "retry-after: 3600", "")] {
+        let engine = Engine::start(again_after(0)).await;
+        let gate = Arc::new(Semaphore::new(0));
+        let (held, reply) = (Arc::clone(&gate), wants.clone());
+        let mut first =
+            Receiver::start(move |_, _| Reply::Held(Arc::clone(&held), Box::new(reply.clone()))).await;
+        let mut second = Receiver::start(|_, _| status(200, "")).await;
+        engine.push(first.url()).await;
+        engine.publish(&[(Some("a"), 1)]).await;
+        assert_eq!(first.next().await.number(), 1);
+        engine.set(to(Some(second.url()))).await;
+        engine.publish(&[(Some("b"), 2)]).await;
+        assert_eq!(second.next().await.number(), 2, "the push goes elsewhere by now");
+        gate.add_permits(1);
+        assert_eq!(second.next().await.number(), 1, "{wants:?}");
+        let info = engine.until_done().await;
+        assert_eq!(info.state, RunState::Running, "{wants:?}");
+        engine.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn what_was_taken_beside_a_410_is_acknowledged() {
+    let engine = Engine::start(again_after(0)).await;
+    let gate = Arc::new(Semaphore::new(0));
+    let held = Arc::clone(&gate);
+    let mut receiver = Receiver::start(move |number, got| {
+        let reply = if got.number() == 2 && number < 2 { status(410, "gone") } else { status(200, "") };
+        if number < 2 { Reply::Held(Arc::clone(&held), Box::new(reply)) } else { reply }
+    })
+    .await;
+    engine.push(receiver.url()).await;
+    engine.publish(&[(Some("a"), 1), (Some("b"), 2)]).await;
+    receiver.take(2).await;
+    gate.add_permits(2);
+    engine.until(|info| matches!(info.state, RunState::Paused { .. }) && info.consumers.is_empty()).await;
+    let (topic, name) = names();
+    engine.ask(Request::ResumeSubscription { topic, name }).await;
+    assert_eq!(receiver.next().await.number(), 2);
+    engine.until_done().await;
+    assert!(receiver.is_quiet(), "what was taken does not come again");
     engine.stop().await;
 }
 

@@ -14,7 +14,7 @@ use serde_json::Value;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::TcpListener,
-    sync::mpsc,
+    sync::{Semaphore, mpsc},
     task::JoinSet,
     time::timeout,
 };
@@ -61,6 +61,8 @@ pub(crate) enum Reply {
     Bytes(Vec<u8>),
     /// These bytes, and then this piece again and again for as long as somebody takes it.
     Endless(Vec<u8>, Vec<u8>),
+    /// This response, once there is a permit.
+    Held(Arc<Semaphore>, Box<Reply>),
     /// Nothing, and the connection stays open.
     Nothing,
     /// Nothing, and the connection ends.
@@ -165,7 +167,15 @@ impl Of {
             let reply = (self.script)(self.count.fetch_add(1, Ordering::SeqCst), &got);
             // A test that has seen enough is gone.
             let _ = self.sender.send(got).await;
+            let reply = match reply {
+                Reply::Held(gate, reply) => {
+                    gate.acquire().await.unwrap().forget();
+                    *reply
+                }
+                reply => reply,
+            };
             match reply {
+                Reply::Held(..) => return,
                 Reply::Bytes(bytes) => {
                     if stream.write_all(&bytes).await.is_err() {
                         return;
