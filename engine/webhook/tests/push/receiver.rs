@@ -62,7 +62,7 @@ pub(crate) enum Reply {
     /// These bytes, and then this piece again and again for as long as somebody takes it.
     Endless(Vec<u8>, Vec<u8>),
     /// This response, once there is a permit.
-    Held(Arc<Semaphore>, Box<Reply>),
+    Held(Arc<Semaphore>, Box<Self>),
     /// Nothing, and the connection stays open.
     Nothing,
     /// Nothing, and the connection ends.
