@@ -3,12 +3,14 @@
 use axum::{
     Json,
     body::Body,
-    extract::{FromRequestParts, Path, State},
-    http::{HeaderMap, StatusCode, request::Parts},
+    extract::State,
+    http::{
+        HeaderMap, HeaderValue,
+        header::{CACHE_CONTROL, HeaderName},
+    },
 };
 use levada_protocol::{
     error::ErrorCode,
-    ids::{SubscriptionName, TopicName},
     push_secret::PushSecret,
     request::{PushFailure, PushInfo, Request, Response, SetPush},
 };
@@ -16,30 +18,13 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    body, params,
+    admin, json_body,
+    params::{self, Subscription},
     principal::Caller,
     problem::{Problem, ProblemDetails},
+    problems::{Problems, Refusals},
     state::Gateway,
 };
-
-/// The subscription of a path.
-#[derive(Debug)]
-pub(crate) struct Of {
-    topic: TopicName,
-    name: SubscriptionName,
-}
-
-impl<S: Send + Sync> FromRequestParts<S> for Of {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let invalid = |why: String| Problem::new(ErrorCode::InvalidName, why);
-        let path = Path::<(String, String)>::from_request_parts(parts, state).await;
-        let Path((topic, name)) = path.map_err(|error| invalid(error.body_text()))?;
-        let topic = TopicName::parse_any(&topic).map_err(|error| invalid(error.to_string()))?;
-        Ok(Self { topic, name: name.parse().map_err(|error| invalid(format!("{error}")))? })
-    }
-}
 
 /// What a push is to be. What is not given stays as it is, and has its default where there was no push.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -50,7 +35,8 @@ pub(crate) struct PushRequest {
     url: Option<String>,
     /// The secret that signs from now on: `whsec_` and 24 to 64 bytes in Base64. Default: the one that there is; at first a new one,
     /// which is in the response.
-    secret: Option<String>,
+    #[schema(value_type = Option<String>)]
+    secret: Option<PushSecret>,
     /// Draw a new secret, which is in the response and nowhere else.
     new_secret: bool,
     /// For how long the secret before signs as well, such as `24h`, the default; at most 30 days.
@@ -86,7 +72,8 @@ pub(crate) struct Push {
     last_failure: Option<Failure>,
     /// The secret, if it was drawn by this request. It is not shown again.
     #[serde(skip_serializing_if = "Option::is_none")]
-    secret: Option<String>,
+    #[schema(value_type = Option<String>)]
+    secret: Option<PushSecret>,
 }
 
 /// A request to a receiver that did not succeed.
@@ -106,7 +93,7 @@ pub(crate) struct Removed {
 }
 
 impl Push {
-    fn new(info: PushInfo, secret: Option<&PushSecret>) -> Self {
+    fn new(info: PushInfo, secret: Option<PushSecret>) -> Self {
         let failure = |PushFailure { at_ms, message }| Failure { at_ms, message };
         Self {
             url: info.url,
@@ -117,7 +104,7 @@ impl Push {
             delivered: info.delivered,
             failed: info.failed,
             last_failure: info.last_failure.map(failure),
-            secret: secret.map(PushSecret::reveal),
+            secret,
         }
     }
 }
@@ -128,7 +115,7 @@ impl Push {
 #[utoipa::path(
     put,
     path = "/v1/topics/{topic}/subscriptions/{subscription}/push",
-    tag = "events",
+    tag = "administration",
     params(
         ("topic" = String, Path, description = "The topic's name", example = "orders"),
         ("subscription" = String, Path, description = "The subscription's name", example = "payment"),
@@ -136,41 +123,37 @@ impl Push {
     request_body(content = PushRequest, content_type = "application/json"),
     responses(
         (status = 200, description = "It is pushed", body = Push),
-        (status = 400, description = "A value is wrong; `PUSH_REFUSED`: the engine does not push to this URL", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 401, description = "No token of a principal, or one that is not taken", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 403, description = "`PERMISSION_DENIED`", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 404, description = "No such topic or subscription", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 503, description = "No writes are taken, or the outcome is unknown: see `happened`", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 429, description = "`LIMIT_EXCEEDED`: the secret before still signs, and would be lost", body = ProblemDetails, content_type = "application/problem+json"),
+        Problems,
     ),
 )]
 pub(crate) async fn set(
     State(gateway): State<Gateway>,
     Caller(principal): Caller,
-    of: Of,
+    subscription: Subscription,
     headers: HeaderMap,
     body: Body,
-) -> Result<Json<Push>, Problem> {
-    let body = body::receive(&gateway, &headers, body).await?;
-    let asked = serde_json::from_slice::<PushRequest>(&body).map_err(|error| {
-        Problem::invalid(format!("expected JSON such as {{\"url\":\"https://shop.example/hooks\"}}: {error}"))
-    })?;
-    let request = Request::SetPush(asked.of(of)?);
-    match gateway.broker().request(&principal, request, None).await? {
-        Response::Push(issued) => Ok(Json(Push::new(issued.push, issued.secret.as_ref()))),
-        _ => Err(fault()),
+) -> Result<([(HeaderName, HeaderValue); 1], Json<Push>), Problem> {
+    let asked: PushRequest = json_body::receive(&gateway, &headers, body).await?;
+    match admin::ask(&gateway, &principal, Request::SetPush(asked.of(subscription)?)).await? {
+        // It may hold a secret.
+        Response::Push(issued) => {
+            let uncached = (CACHE_CONTROL, HeaderValue::from_static("no-store"));
+            Ok(([uncached], Json(Push::new(issued.push, issued.secret))))
+        }
+        _ => Err(admin::unexpected()),
     }
 }
 
 impl PushRequest {
-    fn of(self, Of { topic, name }: Of) -> Result<SetPush, Problem> {
+    fn of(self, Subscription(topic, name): Subscription) -> Result<SetPush, Problem> {
         let ms = |name, text: Option<String>| {
             let length = text.map(|text| params::duration(name, &text)).transpose()?;
             Ok::<_, Problem>(length.map(|length| u64::try_from(length.as_millis()).unwrap_or(u64::MAX)))
         };
-        let secret = self.secret.map(|secret| secret.parse::<PushSecret>()).transpose();
         let timeout_ms = ms("timeout", self.timeout)?.map(|ms| u32::try_from(ms).unwrap_or(u32::MAX));
         Ok(SetPush {
-            secret: secret.map_err(|error| Problem::invalid(error.to_string()))?,
+            secret: self.secret,
             new_secret: self.new_secret,
             previous_for_ms: ms("previous_for", self.previous_for)?,
             max_in_flight: self.max_in_flight,
@@ -186,30 +169,29 @@ impl PushRequest {
 #[utoipa::path(
     get,
     path = "/v1/topics/{topic}/subscriptions/{subscription}/push",
-    tag = "events",
+    tag = "administration",
     params(
         ("topic" = String, Path, description = "The topic's name", example = "orders"),
         ("subscription" = String, Path, description = "The subscription's name", example = "payment"),
     ),
     responses(
         (status = 200, description = "Where it is pushed, and how that gets on", body = Push),
-        (status = 401, description = "No token of a principal, or one that is not taken", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 404, description = "No such topic or subscription; `PUSH_NOT_FOUND`: it is not pushed", body = ProblemDetails, content_type = "application/problem+json"),
+        Refusals,
     ),
 )]
 pub(crate) async fn describe(
     State(gateway): State<Gateway>,
     Caller(principal): Caller,
-    Of { topic, name }: Of,
+    Subscription(topic, name): Subscription,
 ) -> Result<Json<Push>, Problem> {
     let none = format!("subscription {topic}/{name} has no push");
     let request = Request::DescribeSubscription { topic, name };
-    match gateway.broker().request(&principal, request, None).await? {
+    match admin::ask(&gateway, &principal, request).await? {
         Response::Subscription(info) => match info.push {
             Some(push) => Ok(Json(Push::new(*push, None))),
             None => Err(Problem::new(ErrorCode::PushNotFound, none)),
         },
-        _ => Err(fault()),
+        _ => Err(admin::unexpected()),
     }
 }
 
@@ -219,31 +201,23 @@ pub(crate) async fn describe(
 #[utoipa::path(
     delete,
     path = "/v1/topics/{topic}/subscriptions/{subscription}/push",
-    tag = "events",
+    tag = "administration",
     params(
         ("topic" = String, Path, description = "The topic's name", example = "orders"),
         ("subscription" = String, Path, description = "The subscription's name", example = "payment"),
     ),
     responses(
         (status = 200, description = "It is not pushed any more", body = Removed),
-        (status = 401, description = "No token of a principal, or one that is not taken", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 403, description = "`PERMISSION_DENIED`", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 404, description = "No such topic or subscription; `PUSH_NOT_FOUND`: it is not pushed", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 503, description = "No writes are taken, or the outcome is unknown: see `happened`", body = ProblemDetails, content_type = "application/problem+json"),
+        Refusals,
     ),
 )]
 pub(crate) async fn remove(
     State(gateway): State<Gateway>,
     Caller(principal): Caller,
-    Of { topic, name }: Of,
+    Subscription(topic, name): Subscription,
 ) -> Result<Json<Removed>, Problem> {
-    match gateway.broker().request(&principal, Request::RemovePush { topic, name }, None).await? {
+    match admin::ask(&gateway, &principal, Request::RemovePush { topic, name }).await? {
         Response::Done => Ok(Json(Removed { removed: true })),
-        _ => Err(fault()),
+        _ => Err(admin::unexpected()),
     }
-}
-
-fn fault() -> Problem {
-    let problem = Problem::new(ErrorCode::Internal, "the engine answered another request than this one");
-    problem.with_status(StatusCode::INTERNAL_SERVER_ERROR)
 }

@@ -54,8 +54,17 @@ async fn a_push_is_set_described_changed_and_removed_and_its_secret_shown_once()
         let rotated = put(r#"{"new_secret":true,"previous_for":"1h","max_in_flight":4}"#).await.json();
         assert!(rotated["secret"] != first["secret"] && rotated["previous_until_ms"].is_u64(), "{rotated}");
         assert_eq!((&rotated["max_in_flight"], &rotated["timeout_ms"]), (&4.into(), &5_000.into()));
-        let given = put(&format!(r#"{{"secret":"{secret}"}}"#)).await.json();
-        assert!(given.get("secret").is_none(), "{given}");
+        assert_eq!(set.header("cache-control"), Some("no-store"), "nobody keeps a secret");
+        let early = put(r#"{"new_secret":true}"#).await;
+        assert_eq!(
+            (early.status, early.code().as_str()),
+            (429, "LIMIT_EXCEEDED"),
+            "the secret before still signs"
+        );
+        let given = put(&format!(r#"{{"secret":"{secret}","previous_for":"0s"}}"#)).await;
+        let body = given.json();
+        assert!(given.status == 200 && body.get("secret").is_none(), "{body}");
+        assert!(body.get("previous_until_ms").is_none(), "{body}");
         let removed = engine.send(&format!("DELETE {PATH}"), &[], b"").await;
         assert_eq!((removed.status, removed.json()["removed"].as_bool()), (200, Some(true)));
         for answer in [engine.get(PATH).await, engine.send(&format!("DELETE {PATH}"), &[], b"").await] {
