@@ -13,8 +13,10 @@ use levada_protocol::{
     access::{Action, Requirement, Scope, source_of_dead_letters},
     certificate_name::CertificateName,
     error::ErrorCode,
-    ids::{PrincipalId, PrincipalName, Timestamp, TokenId},
+    ids::{PrincipalId, PrincipalName, Timestamp, TokenId, TopicName},
+    mask::Mask,
     permission::Permission,
+    request::StageSpec,
 };
 
 use crate::{
@@ -95,6 +97,15 @@ impl Principal {
     }
 }
 
+/// How the events of a topic are shown to one who may read them.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum View {
+    /// As they are stored.
+    Stored,
+    /// As these plugins leave them.
+    Masked(Vec<StageSpec>),
+}
+
 /// One who asks for a list, and gets what they may browse.
 #[derive(Debug, Clone)]
 pub(crate) struct Viewer {
@@ -168,6 +179,31 @@ impl<'a> Access<'a> {
         }
         let message = format!("principal {} may not browse **, expected that permission", record.name);
         Err(Error::refused(ErrorCode::PermissionDenied, message))
+    }
+
+    /// How the principal sees a topic's events: as they are stored if a permission without a mask allows that, else through the masks of
+    /// all permissions that allow reading it, one after another.
+    ///
+    /// # Errors
+    /// As [`Access::check`] of one who may not read the topic.
+    pub(crate) fn view(self, principal: &Principal, topic: &TopicName) -> Result<View, Error> {
+        let Some(record) = self.standing(principal)? else { return Ok(View::Stored) };
+        let (lines, scope) = (self.identities.permissions_of(record), Scope::Topic(topic.clone()));
+        if allows(&lines, Action::ReadUnmasked, &scope) {
+            return Ok(View::Stored);
+        }
+        let mut masks = Vec::<&Mask>::new();
+        for mask in lines.iter().filter(|line| line.allows(Action::Read, &scope)).filter_map(Permission::mask)
+        {
+            // A role and its member may have the same.
+            if !masks.contains(&mask) {
+                masks.push(mask);
+            }
+        }
+        if masks.is_empty() {
+            return Err(denied(&record.name, &lines, Action::Read, &scope));
+        }
+        Ok(View::Masked(masks.into_iter().flat_map(Mask::stages).collect()))
     }
 
     /// True if the principal may see that there is such a thing.
@@ -244,7 +280,7 @@ fn allows(permissions: &[Permission], action: Action, scope: &Scope) -> bool {
         (Action::Browse, _) => {
             permissions.iter().any(|permission| permission.concerns(scope)) || of_dead_letters(Action::Browse)
         }
-        (Action::Read, _) => of_dead_letters(Action::Redrive),
+        (Action::Read | Action::ReadUnmasked, _) => of_dead_letters(Action::Redrive),
         _ => false,
     }
 }
@@ -257,6 +293,13 @@ fn denied(name: &PrincipalName, lines: &[Permission], action: Action, scope: &Sc
     {
         return absent;
     }
+    if action == Action::ReadUnmasked && allows(lines, Action::Read, scope) {
+        let message = format!(
+            "principal {name} may read {scope} through plugins alone (`read … via …`): expected a permission to read it without"
+        );
+        return Error::refused(ErrorCode::PermissionDenied, message);
+    }
+    let action = if action == Action::ReadUnmasked { Action::Read } else { action };
     let message = format!("principal {name} may not {action} {scope}; see `levada principal grant {name}`");
     Error::refused(ErrorCode::PermissionDenied, message)
 }

@@ -10,7 +10,7 @@ use levada_protocol::{
     access::Requirement,
     certificate_name::CertificateName,
     error::ErrorCode,
-    ids::{PrincipalId, Timestamp, TokenId},
+    ids::{PrincipalId, Timestamp, TokenId, TopicName},
     token::Token,
 };
 use tokio::{
@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use crate::{
-    access::{Access, Principal, Proof, not_taken, proof_needed},
+    access::{Access, Principal, Proof, View, not_taken, proof_needed},
     actor::Actor,
     catalogue::{Change, IdentityChange},
     clock::Clock,
@@ -87,6 +87,12 @@ impl Authentication {
         access
             .check(principal, required)
             .inspect_err(|error| self.refuse(principal.actor(), access.unmet(principal, required), error))
+    }
+
+    /// How a principal sees the events of a topic now.
+    pub(crate) fn view(&self, principal: &Principal, topic: &TopicName) -> Result<View, Error> {
+        let catalogue = self.shard.view().catalogue();
+        Access::new(&catalogue.identities, self.clock.now()).view(principal, topic)
     }
 
     /// The quotas of a principal; `None` for a local caller, who has none.

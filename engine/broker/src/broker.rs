@@ -39,18 +39,20 @@ use crate::{
     identity,
     idle::IdleProducers,
     log::{Log, blocking},
+    masking::Masking,
     metrics,
     outbound::Outbound,
     publish::PublishStream,
     pulls::{Attached, Keeper, Pull, Pulled, PulledEvent, Pulls},
     push::PushBoard,
     quotas::{Admitted, Connection},
-    reader::{self, Reader, Searching},
+    reader::{self, Reader},
     reclaim::Reclaimer,
     retention::Retention,
     rows::SubscriptionRecord,
     running::OwnerTasks,
     scheduler::Scheduler,
+    screen::Screen,
     search::{Matcher, Scanner, Scans, Tally},
     shard::{Shard, ShardHandle},
     starts,
@@ -535,7 +537,7 @@ impl Broker {
         self.check(principal, &read.required())?;
         self.begin_request(principal).await?;
         let name = &read.topic;
-        let search = self.searching(&read)?;
+        let screen = self.screen(principal, &read).await?;
         let topic = self.inner.shard.topic(name)?;
         let numbers = topic.partitions_named(&read.partitions)?;
         let mut named: HashSet<PartitionId> = numbers.iter().copied().collect();
@@ -557,16 +559,26 @@ impl Broker {
             logs.push((number, log, position));
         }
         let cancelled = self.inner.tasks.cancelled().child_token();
-        let (reader, task) = reader::open(&topic, logs, &read, search, cancelled, self.outbound.window());
+        let (reader, task) = reader::open(&topic, logs, &read, screen, cancelled, self.outbound.window());
         self.inner.tasks.spawn(tracing::debug_span!("reader", topic = %name), task.run());
         Ok(reader)
     }
 
-    /// How a reader searches, if it does.
-    fn searching(&self, read: &Read) -> Result<Option<Searching>, Error> {
-        let Some(search) = &read.search else { return Ok(None) };
-        let tally = Tally::new(search, read.follow, self.inner.config.scan_bytes_max)?;
-        Ok(Some(Searching { scanner: self.scanner(search)?, tally }))
+    /// What events pass before a reader gets them, if there is something.
+    async fn screen(&self, principal: &Principal, read: &Read) -> Result<Option<Screen>, Error> {
+        let inner = &self.inner;
+        let (shard, authentication) = (inner.shard.clone(), Arc::clone(&inner.authentication));
+        let mut masking = Masking::new(principal, &read.topic, shard, authentication, inner.chains.clone());
+        let masking = masking.refresh().await?.then_some(masking);
+        let (scanner, tally) = match &read.search {
+            None if masking.is_none() => return Ok(None),
+            None => (None, Tally::unbounded()),
+            Some(search) => {
+                let tally = Tally::new(search, read.follow, inner.config.scan_bytes_max)?;
+                (Some(self.scanner(search)?), tally)
+            }
+        };
+        Ok(Some(Screen { masking, scanner, tally }))
     }
 
     /// What finds the events that a search is for.

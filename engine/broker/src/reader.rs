@@ -6,6 +6,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use levada_protocol::{
+    access::{Requirement, Requires as _, reading_unmasked},
     deliver::{DeliverHeader, EndEntry},
     error::ErrorCode,
     ids::{DeliveryToken, Offset, PartitionId, TopicId},
@@ -20,10 +21,11 @@ use crate::{
     changes::{Hears, Listener},
     error::Error,
     frames::{DELIVER_BYTES_TARGET, LogSlice, payload_len, take},
-    log::{Log, ReadOutcome},
+    log::Log,
     outbound::{Held, Window},
     outgoing::{Content, Outgoing},
-    search::{Found, Scanner, Step, Tally},
+    screen::{self, Screen},
+    search::{Found, Step},
     topic::Topic,
 };
 
@@ -39,6 +41,8 @@ pub struct Reader {
     pub topic: TopicId,
     /// Where each partition's reading begins.
     pub positions: Vec<Position>,
+    /// What it requires for as long as it is read: more than its opening does if it shows events as they are stored.
+    pub required: Vec<Requirement>,
     /// Deliveries; the channel ends after [`Content::End`], or after an error.
     pub outgoing: mpsc::Receiver<Result<Outgoing, Error>>,
     /// Grants credit; dropping it ends the reader.
@@ -90,12 +94,6 @@ struct Ahead {
     then: Option<Offset>,
 }
 
-/// Which events a reader wants, if not all.
-pub(crate) struct Searching {
-    pub(crate) scanner: Scanner,
-    pub(crate) tally: Tally,
-}
-
 /// What became of a partition's turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Served {
@@ -121,7 +119,7 @@ pub(crate) struct ReaderTask {
     /// May be negative: the last frame may take more than was left.
     credit_bytes: i64,
     follow: bool,
-    search: Option<Searching>,
+    screen: Option<Screen>,
     /// Which partition is read first: the one that `ahead` is of, if that holds anything.
     first: usize,
     ahead: Ahead,
@@ -140,7 +138,7 @@ pub(crate) fn open(
     topic: &Arc<Topic>,
     logs: Vec<(PartitionId, Log, Offset)>,
     read: &Read,
-    search: Option<Searching>,
+    screen: Option<Screen>,
     cancelled: CancellationToken,
     window: Arc<Window>,
 ) -> (Reader, ReaderTask) {
@@ -159,6 +157,8 @@ pub(crate) fn open(
         })
         .collect();
     let finish = follow.then(|| cancelled.clone());
+    let is_masked = screen.as_ref().is_some_and(|screen| screen.masking.is_some());
+    let required = if is_masked { read.required() } else { vec![reading_unmasked(&read.topic)] };
     let task = ReaderTask {
         cursors,
         topic: Arc::clone(topic),
@@ -170,12 +170,13 @@ pub(crate) fn open(
         credit_events: 0,
         credit_bytes: 0,
         follow,
-        search,
+        screen,
         first: 0,
         ahead: Ahead::default(),
         window,
     };
-    (Reader { topic: topic.id, positions, outgoing: received, credit: CreditSender { grants, finish } }, task)
+    let credit = CreditSender { grants, finish };
+    (Reader { topic: topic.id, positions, required, outgoing: received, credit }, task)
 }
 
 impl ReaderTask {
@@ -230,7 +231,7 @@ impl ReaderTask {
 
     /// Most events that may be sent now.
     fn events_max(&self) -> u64 {
-        let left = self.search.as_ref().map_or(u64::MAX, |search| search.tally.events_left());
+        let left = self.screen.as_ref().map_or(u64::MAX, |screen| screen.tally.events_left());
         self.credit_events.min(left)
     }
 
@@ -241,9 +242,9 @@ impl ReaderTask {
     /// How the reading ended, if it has.
     fn ended(&self) -> Option<SearchState> {
         let (bytes_left, events_left) = self
-            .search
+            .screen
             .as_ref()
-            .map_or((u64::MAX, u64::MAX), |search| (search.tally.left(), search.tally.events_left()));
+            .map_or((u64::MAX, u64::MAX), |screen| (screen.tally.left(), screen.tally.events_left()));
         if !self.follow && self.cursors.iter().all(Cursor::is_done) {
             Some(SearchState::Complete)
         } else {
@@ -289,14 +290,14 @@ impl ReaderTask {
         let cursor = &mut self.cursors[at];
         let mut least = 0;
         loop {
-            let left = self.search.as_ref().map_or(u64::MAX, |search| search.tally.left());
+            let left = self.screen.as_ref().map_or(u64::MAX, |screen| screen.tally.left());
             if left == 0 || cursor.is_done() || cursor.next >= cursor.log.partition().end() {
                 return Ok(Served::Nothing);
             }
             let bytes_max = self.window.size().min(DELIVER_BYTES_TARGET);
             let bytes_max = bytes_max.min(usize::try_from(left).unwrap_or(usize::MAX));
             let mut held = self.window.hold(bytes_max.max(least)).await;
-            match cursor.step(self.search.as_ref(), bytes_max).await? {
+            match cursor.step(self.screen.as_mut(), bytes_max).await? {
                 Step::Found(found) => {
                     let bytes = found.kept_bytes;
                     if let Some(more) = bytes.checked_sub(held.bytes()).filter(|more| *more > 0) {
@@ -323,7 +324,7 @@ impl ReaderTask {
 
     /// Keeps what was read to be sent, and says how far a search has come when that is due.
     async fn found(&mut self, at: usize, found: Found, held: Held) -> Result<Served, Error> {
-        let is_due = self.search.as_mut().is_some_and(|search| search.tally.add(found.scanned));
+        let is_due = self.screen.as_mut().is_some_and(|screen| screen.tally.add(found.scanned));
         let served = if found.slices.is_empty() {
             self.cursors[at].pass(found.reached);
             Served::Passed
@@ -369,8 +370,8 @@ impl ReaderTask {
         cursor.pass(then.unwrap_or_else(|| last.end()));
         let events: u64 = pieces.iter().map(|piece| u64::from(piece.events)).sum();
         self.credit_events = self.credit_events.saturating_sub(events);
-        if let Some(search) = &mut self.search {
-            search.tally.delivered(events);
+        if let Some(screen) = &mut self.screen {
+            screen.tally.delivered(events);
         }
         let bytes = payload_len(&pieces);
         self.credit_bytes = self.credit_bytes.saturating_sub(i64::try_from(bytes).unwrap_or(i64::MAX));
@@ -386,10 +387,10 @@ impl ReaderTask {
         Ok(Served::Sent)
     }
 
-    /// Says how far a search has come.
+    /// Says how far a search or a mask has come.
     async fn report(&self, state: SearchState) -> Result<(), Error> {
-        let Some(search) = &self.search else { return Ok(()) };
-        let progress = Progress { scanned: search.tally.scanned(), state, positions: self.positions() };
+        let Some(screen) = &self.screen else { return Ok(()) };
+        let progress = Progress { scanned: screen.tally.scanned(), state, positions: self.positions() };
         let progress = Outgoing::new(Content::Progress(progress));
         self.outgoing.send(Ok(progress)).await.map_err(|_| Error::ShuttingDown)
     }
@@ -417,20 +418,13 @@ impl Cursor {
         self.at_earliest = false;
     }
 
-    /// Reads on, about `bytes_max` bytes: what a search finds, or everything.
-    async fn step(&self, search: Option<&Searching>, bytes_max: usize) -> Result<Step, Error> {
+    /// Reads on, about `bytes_max` bytes: what passes a screen, or everything.
+    async fn step(&self, screen: Option<&mut Screen>, bytes_max: usize) -> Result<Step, Error> {
         let range = self.next..self.until.unwrap_or(Offset(u64::MAX));
-        if let Some(search) = search {
-            return search.scanner.step(&self.log, range, bytes_max).await;
+        match screen {
+            Some(screen) => screen.step((self.number, &self.log), range, bytes_max).await,
+            None => screen::read(&self.log, range, bytes_max).await,
         }
-        Ok(match self.log.read_range(range.clone(), bytes_max).await? {
-            ReadOutcome::Pieces(pieces) => {
-                let found = Found::all(pieces);
-                Step::Found(Found { reached: found.reached.min(range.end), ..found })
-            }
-            ReadOutcome::End => Step::End,
-            ReadOutcome::Dropped(start) => Step::Dropped(start),
-        })
     }
 
     fn behind(&self, start: Offset) -> Error {

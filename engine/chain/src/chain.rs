@@ -51,7 +51,7 @@ impl Chain {
         self.stages.reset_breaker();
     }
 
-    /// Applies the chain of a subscription. Events keep their offsets; one becomes at most one. No stage of it may be
+    /// Applies the chain of a subscription, or of one who reads. Events keep their offsets; one becomes at most one. No stage of it may be
     /// stateful: nothing commits what it would write.
     ///
     /// Cancel safe: a run that is dropped has changed nothing but the breaker's counts.

@@ -40,7 +40,7 @@ impl<'t> Policy<'t> {
     pub(crate) fn may_split(self) -> bool {
         match self.point {
             AttachmentPoint::Route => true,
-            AttachmentPoint::Publish | AttachmentPoint::Subscription => false,
+            AttachmentPoint::Publish | AttachmentPoint::Subscription | AttachmentPoint::Read => false,
         }
     }
 
@@ -69,7 +69,7 @@ mod tests {
         let route = Policy::route(&[]);
         assert!(route.rules(true).targets.is_some() && route.rules(true).counts_hop);
         assert!(route.rules(false).targets.is_none() && !route.rules(false).counts_hop);
-        for point in [AttachmentPoint::Publish, AttachmentPoint::Subscription] {
+        for point in [AttachmentPoint::Publish, AttachmentPoint::Subscription, AttachmentPoint::Read] {
             let rules = Policy::in_place(point).rules(true);
             assert!(rules.targets.is_none() && !rules.counts_hop && !rules.may_split, "{point:?}");
         }

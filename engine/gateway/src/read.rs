@@ -13,7 +13,6 @@ use levada_broker::{Content, Delivery, Outgoing, Principal, Reader};
 use levada_cloudevents::write_structured;
 use levada_json::{Location, write_event};
 use levada_protocol::{
-    access::Requires as _,
     ids::{TopicId, TopicName},
     progress::SearchState,
     request::{Position, Read, Search, Start},
@@ -73,7 +72,7 @@ enum Format {
 ///
 /// Leaves no trace: nothing is acknowledged and no position is stored. The header `Levada-Next` is the `from` of the
 /// request that goes on. `Levada-Complete` is `false` if more is known to be stored: the response was full, or its search
-/// came to its limit.
+/// came to its limit. A caller whose permission names plugins (`read … via …`) gets what these leave of each event.
 #[utoipa::path(
     get,
     path = "/v1/topics/{topic}/events",
@@ -87,6 +86,7 @@ enum Format {
         (status = 200, description = "The events", headers(
             ("Levada-Next" = String, description = "Where to go on: the next offset of each partition"),
             ("Levada-Complete" = bool, description = "Whether everything was read that was stored"),
+            ("Levada-Withheld" = u64, description = "Events that are not shown because a plugin of the caller's permission failed on them, if there are any"),
         ), content(
             (String = "application/x-ndjson", example = "{\"topic\":\"orders\",\"partition\":0,\"offset\":0,\"key\":\"order-1\",\"time\":\"2026-01-31T12:00:00Z\",\"payload\":{\"amount\":90}}\n"),
             (Vec<CloudEvent> = "application/cloudevents-batch+json"),
@@ -195,12 +195,15 @@ struct Reading {
     complete: bool,
     /// A search came to its limit.
     limited: bool,
+    /// Events on which a plugin of the caller's permission failed, where it has one.
+    withheld: Option<u64>,
 }
 
 impl Reading {
     fn new(format: Format, topic: TopicName, max: u64) -> Self {
         let (out, next) = (Vec::new(), Positions::new());
-        Self { format, topic, out, next, events: 0, bytes: 0, max, complete: false, limited: false }
+        let (complete, limited, withheld) = (false, false, None);
+        Self { format, topic, out, next, events: 0, bytes: 0, max, complete, limited, withheld }
     }
 
     fn positions(&self) -> Vec<Position> {
@@ -219,9 +222,10 @@ impl Reading {
         read: Read,
         until: Instant,
     ) -> Result<(), Problem> {
-        let (follow, required) = (read.follow, read.required());
+        let follow = read.follow;
         let broker = gateway.broker().for_connection();
         let mut reader = broker.read(principal, read).await?;
+        let required = reader.required.clone();
         self.next.extend(reader.positions.iter().map(|position| (position.partition, position.offset)));
         self.complete = follow;
         // It has ended already if there is nothing to read.
@@ -258,6 +262,7 @@ impl Reading {
             }
             Content::Progress(progress) => {
                 self.limited = progress.state == SearchState::Limited;
+                self.withheld = Some(progress.scanned.withheld).filter(|count| *count > 0);
                 &progress.positions
             }
             Content::Settled(_) => return Ok(false),
@@ -300,6 +305,9 @@ impl Reading {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Ok(next) = HeaderValue::try_from(positions::format(&self.next)) {
             headers.insert("levada-next", next);
+        }
+        if let Some(withheld) = self.withheld {
+            headers.insert("levada-withheld", withheld.into());
         }
         let complete = if self.complete { "true" } else { "false" };
         headers.insert("levada-complete", HeaderValue::from_static(complete));

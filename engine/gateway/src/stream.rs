@@ -17,7 +17,6 @@ use futures_util::stream;
 use levada_broker::{Broker, Content, Error, Principal, Reader};
 use levada_cloudevents::write_structured;
 use levada_protocol::{
-    access::Requires as _,
     error::ErrorCode,
     request::{Position, Read, Start},
     verbs::Credit,
@@ -223,7 +222,7 @@ impl Feed {
         let silent = time::Instant::now() + gateway.config().comment_interval;
         loop {
             let reader = self.reader.as_mut()?;
-            let required = self.read.required();
+            let required = reader.required.clone();
             let received = tokio::select! {
                 biased;
                 () = gateway.ending().cancelled() => return None,

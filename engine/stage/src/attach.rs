@@ -42,6 +42,8 @@ pub enum AttachmentPoint {
     Route,
     /// In front of the consumers of one subscription.
     Subscription,
+    /// In front of one who reads through a permission with a mask.
+    Read,
 }
 
 impl AttachmentPoint {
@@ -51,6 +53,7 @@ impl AttachmentPoint {
             Self::Publish => "publish",
             Self::Route => "route",
             Self::Subscription => "subscription",
+            Self::Read => "read",
         }
     }
 }

@@ -17,8 +17,11 @@ pub enum Action {
     Publish,
     /// Be a consumer of a subscription, which is created if that is requested.
     Subscribe,
-    /// Read stored events, payloads among them, without a subscription.
+    /// Read stored events, payloads among them, without a subscription: as they are stored, or as the plugins of the caller's
+    /// permission leave them.
     Read,
+    /// Read stored events as they are stored. No permission names it: those to read that name no plugins allow it.
+    ReadUnmasked,
     /// See names, settings and statistics; no events.
     Browse,
     /// Create, change, move, pause, resume, purge and delete topics, subscriptions and routes.
@@ -33,7 +36,20 @@ pub enum Action {
 
 impl Action {
     /// All actions.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
+        Self::Publish,
+        Self::Subscribe,
+        Self::Read,
+        Self::ReadUnmasked,
+        Self::Browse,
+        Self::Manage,
+        Self::Redrive,
+        Self::Deploy,
+        Self::Admin,
+    ];
+
+    /// Those that permissions name.
+    pub const VERBS: [Self; 8] = [
         Self::Publish,
         Self::Subscribe,
         Self::Read,
@@ -50,6 +66,7 @@ impl Action {
             Self::Publish => "publish",
             Self::Subscribe => "subscribe",
             Self::Read => "read",
+            Self::ReadUnmasked => "read unmasked",
             Self::Browse => "browse",
             Self::Manage => "manage",
             Self::Redrive => "redrive",
@@ -146,7 +163,7 @@ impl Requires for Subscribe {
 
 impl Requires for Read {
     fn required(&self) -> Vec<Requirement> {
-        vec![reading(&self.topic)]
+        vec![(Action::Read, Scope::Topic(self.topic.clone()))]
     }
 }
 
@@ -193,14 +210,16 @@ impl Requires for Request {
                 (Action::Subscribe, Scope::Subscription(set.topic.clone(), set.name.clone())),
             ],
             // Keys and ids are shown, which are part of events.
-            Self::ListScheduled { topic, .. } | Self::DescribeScheduled { topic, .. } => vec![reading(topic)],
+            Self::ListScheduled { topic, .. } | Self::DescribeScheduled { topic, .. } => {
+                vec![reading_unmasked(topic)]
+            }
             // Who may publish an event may take it back.
             Self::CancelScheduled { topic, .. } => vec![publishing(topic)],
             Self::DeployPlugin { name, .. } | Self::RemovePlugin { name, .. } => {
                 vec![(Action::Deploy, Scope::Plugin(name.clone()))]
             }
             // It moves events for its maker, who must be allowed to do so by hand.
-            Self::CreateRoute(spec) => [route(&spec.name), reading(&spec.from)]
+            Self::CreateRoute(spec) => [route(&spec.name), reading_unmasked(&spec.from)]
                 .into_iter()
                 .chain(spec.to.iter().map(publishing))
                 .collect(),
@@ -208,9 +227,9 @@ impl Requires for Request {
             Self::ListDeadLetters { topic: None, .. } => vec![(Action::Browse, Scope::Engine)],
             Self::ListDeadLetters { topic: Some(name), .. } => topic(Action::Browse, name),
             // The errors in it may quote payloads.
-            Self::GroupDeadLetters(group) => vec![reading(&group.topic)],
+            Self::GroupDeadLetters(group) => vec![reading_unmasked(&group.topic)],
             // It names offsets of other topics.
-            Self::ListRedrives { topic, .. } => vec![reading(topic)],
+            Self::ListRedrives { topic, .. } => vec![reading_unmasked(topic)],
             Self::Redrive(redrive) => redrive.required(),
             Self::PurgeDeadLetters(purge) => vec![redriving(&purge.topic)],
             Self::PurgeTopic(purge) => topic(Action::Manage, &purge.topic),
@@ -262,6 +281,7 @@ pub fn source_of_dead_letters(topic: &TopicName) -> Option<Scope> {
     }
 }
 
-fn reading(topic: &TopicName) -> Requirement {
-    (Action::Read, Scope::Topic(topic.clone()))
+/// What seeing a topic's events as they are stored requires.
+pub fn reading_unmasked(topic: &TopicName) -> Requirement {
+    (Action::ReadUnmasked, Scope::Topic(topic.clone()))
 }

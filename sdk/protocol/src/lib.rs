@@ -17,6 +17,7 @@ pub mod error;
 pub mod event;
 pub mod frame;
 pub mod limits;
+pub mod mask;
 pub mod partition;
 pub mod permission;
 pub mod progress;

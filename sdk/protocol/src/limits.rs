@@ -108,7 +108,7 @@ pub const TRANSACTION_REMEMBERED_MS: u64 = 10 * 60_000;
 /// How long after it was prepared a transaction is asked about for the first time, at most: a day.
 pub const CHECK_AFTER_MS_MAX: u64 = 24 * 3_600_000;
 /// Longest permission, as text.
-pub const PERMISSION_BYTES_MAX: usize = 512;
+pub const PERMISSION_BYTES_MAX: usize = 1024;
 /// Most permissions of one principal.
 pub const PERMISSIONS_MAX: usize = 256;
 /// Most certificate names of one principal.

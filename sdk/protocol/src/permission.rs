@@ -10,9 +10,11 @@
 //! | plugin | `plugin:json-*`; behind `deploy`, which has no other, `json-*` | plugins, in all versions |
 //! | everything | `**` | every resource of the verb |
 //!
+//! Behind the pattern of `read` may be a mask: `read orders via json-project:{"drop":["card"]}` allows reading what the plugins
+//! leave of each event; see [`Mask`].
+//!
 //! Behind `role` there is no pattern but the name of a principal: whoever has the line may do what that principal's own lines allow. The
 //! idea is that of roles in PostgreSQL, where users and roles are one kind of thing.
-//!
 //!
 //! `*` stands for any characters within one segment, none among them; segments of topic names end at dots. `**` is the last
 //! segment, and stands for one or more. The idea of segments and of a tail is that of NATS subjects. A topic whose name begins with
@@ -27,6 +29,7 @@ use crate::{
     error::ErrorCode,
     ids::{PrincipalName, TopicName},
     limits::PERMISSION_BYTES_MAX,
+    mask::Mask,
 };
 
 /// A verb, and what it may be applied to.
@@ -36,6 +39,8 @@ pub struct Permission(Line);
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Line {
     Allow(Action, Pattern),
+    /// Reading, through plugins.
+    ReadVia(Pattern, Mask),
     /// What another principal's own lines allow.
     Role(PrincipalName),
 }
@@ -90,6 +95,7 @@ impl Permission {
     pub fn action(&self) -> Option<Action> {
         match &self.0 {
             Line::Allow(action, _) => Some(*action),
+            Line::ReadVia(..) => Some(Action::Read),
             Line::Role(_) => None,
         }
     }
@@ -97,8 +103,17 @@ impl Permission {
     /// The principal whose lines count as well.
     pub fn role(&self) -> Option<&PrincipalName> {
         match &self.0 {
-            Line::Allow(..) => None,
+            Line::Allow(..) | Line::ReadVia(..) => None,
             Line::Role(name) => Some(name),
+        }
+    }
+
+    /// What events pass before this line lets them be read; `None` of a line that shows them as they are stored, or is not about
+    /// reading.
+    pub fn mask(&self) -> Option<&Mask> {
+        match &self.0 {
+            Line::ReadVia(_, mask) => Some(mask),
+            Line::Allow(..) | Line::Role(_) => None,
         }
     }
 
@@ -107,7 +122,11 @@ impl Permission {
     pub fn allows(&self, action: Action, scope: &Scope) -> bool {
         match &self.0 {
             Line::Allow(Action::Admin, _) => true,
-            Line::Allow(of, pattern) => *of == action && pattern.matches(scope),
+            Line::Allow(of, pattern) => {
+                let is_of = *of == action || (*of == Action::Read && action == Action::ReadUnmasked);
+                is_of && pattern.matches(scope)
+            }
+            Line::ReadVia(pattern, _) => action == Action::Read && pattern.matches(scope),
             Line::Role(_) => false,
         }
     }
@@ -115,13 +134,17 @@ impl Permission {
     /// True if the line is about this resource, whatever its verb is, or about something that belongs to it: who may subscribe to
     /// `orders/payment` knows that there is a topic `orders`, and who may publish to `orders` knows of no subscription.
     pub fn concerns(&self, scope: &Scope) -> bool {
-        let Line::Allow(action, pattern) = &self.0 else { return false };
+        let (action, pattern) = match &self.0 {
+            Line::Allow(action, pattern) => (*action, pattern),
+            Line::ReadVia(pattern, _) => (Action::Read, pattern),
+            Line::Role(_) => return false,
+        };
         let belongs = match (pattern, scope) {
             (Pattern::Subscription(topic, _), Scope::Topic(name)) => topic.is_of(name),
             _ => false,
         };
-        let has_kind = Kinds::of(*action).has(scope);
-        *action == Action::Admin || (has_kind && pattern.matches(scope)) || belongs
+        let has_kind = Kinds::of(action).has(scope);
+        action == Action::Admin || (has_kind && pattern.matches(scope)) || belongs
     }
 }
 
@@ -201,6 +224,13 @@ impl Glob {
     }
 }
 
+/// The first word, if there is one, and what is behind it.
+fn first_word(text: &str) -> (&str, &str) {
+    let text = text.trim_ascii();
+    text.split_once(|next: char| next.is_ascii_whitespace())
+        .map_or((text, ""), |(word, rest)| (word, rest.trim_ascii_start()))
+}
+
 /// True for the engine's own topics, which no pattern matches by a star at its beginning: who may read all topics of a shop need
 /// not read who administrates it.
 fn is_hidden(topic: &TopicName) -> bool {
@@ -226,7 +256,7 @@ impl Kinds {
         match action {
             Action::Publish => Self { topic: true, group: true, ..none },
             Action::Subscribe => Self { topic: true, subscription: true, ..none },
-            Action::Read => Self { topic: true, ..none },
+            Action::Read | Action::ReadUnmasked => Self { topic: true, ..none },
             Action::Browse => {
                 Self { topic: true, subscription: true, route: true, group: true, plugin: true }
             }
@@ -274,29 +304,36 @@ impl FromStr for Permission {
                 text.len()
             )));
         }
-        let mut words = text.split_ascii_whitespace();
-        let verb = words.next().unwrap_or_default();
+        let (verb, text) = first_word(text);
+        let (pattern, rest) = first_word(text);
+        let pattern = (!pattern.is_empty()).then_some(pattern);
         if verb == ROLE {
-            let name = words.next().filter(|_| words.next().is_none()).and_then(|name| name.parse().ok());
+            let name = pattern.filter(|_| rest.is_empty()).and_then(|name| name.parse().ok());
             let expected = || "expected behind role the name of one principal".to_owned();
             return name.map(|name| Self(Line::Role(name))).ok_or_else(|| invalid(expected()));
         }
-        let action = Action::ALL.into_iter().find(|action| action.as_str() == verb).ok_or_else(|| {
-            let verbs = Action::ALL.map(Action::as_str).join(", ");
+        let action = Action::VERBS.into_iter().find(|action| action.as_str() == verb).ok_or_else(|| {
+            let verbs = Action::VERBS.map(Action::as_str).join(", ");
             invalid(format!(
                 "expected one of {verbs}, {ROLE}, and a pattern behind it, such as publish shop.*"
             ))
         })?;
-        let pattern = match (action, words.next()) {
+        let pattern = match (action, pattern) {
             (Action::Admin, None) => Pattern::None,
             (Action::Admin, Some(_)) => return Err(invalid("expected nothing behind admin".to_owned())),
             (_, None) => return Err(invalid(format!("expected {}", Kinds::of(action).in_words(action)))),
             (_, Some(pattern)) => Pattern::parse(action, pattern).map_err(invalid)?,
         };
-        if words.next().is_some() {
+        if rest.is_empty() {
+            return Ok(Self(Line::Allow(action, pattern)));
+        }
+        if action != Action::Read {
             return Err(invalid("expected one verb and one pattern".to_owned()));
         }
-        Ok(Self(Line::Allow(action, pattern)))
+        let mask = rest
+            .parse()
+            .map_err(|error| invalid(format!("expected one verb and one pattern, or a mask: {error}")))?;
+        Ok(Self(Line::ReadVia(pattern, mask)))
     }
 }
 
@@ -304,6 +341,9 @@ impl fmt::Display for Permission {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (action, pattern) = match &self.0 {
             Line::Allow(action, pattern) => (*action, pattern),
+            Line::ReadVia(pattern, mask) => {
+                return write!(f, "{} {mask}", Self(Line::Allow(Action::Read, pattern.clone())));
+            }
             Line::Role(name) => return write!(f, "{ROLE} {name}"),
         };
         match pattern {
@@ -458,13 +498,38 @@ mod tests {
         assert!(!role.allows(Action::Read, &topic("orders")) && !role.concerns(&topic("orders")));
     }
 
+    #[test]
+    fn a_line_with_plugins_allows_reading_through_them_and_nothing_else() {
+        let line = permission(r#"read shop.* via json-project:{"drop": ["card", "a b"]} via other@2"#);
+        let (of, other) = (topic("shop.orders"), topic("orders"));
+        assert!(line.allows(Action::Read, &of) && !line.allows(Action::Read, &other));
+        assert!(!line.allows(Action::ReadUnmasked, &of) && line.concerns(&of) && !line.concerns(&other));
+        assert_eq!((line.action(), line.role()), (Some(Action::Read), None));
+        let plugins: Vec<String> = line.mask().unwrap().stages().map(|stage| stage.plugin).collect();
+        assert_eq!(plugins, ["json-project", "other@2"]);
+        let plain = permission("read shop.*");
+        assert!(plain.allows(Action::ReadUnmasked, &of) && plain.mask().is_none());
+        assert!(Permission::admin().allows(Action::ReadUnmasked, &of));
+        for (text, expected) in [
+            ("read shop.* json-project", "or a mask: expected via"),
+            ("read shop.* via", "or a mask: expected via"),
+            ("publish shop.* via json-project", "one verb and one pattern"),
+            ("admin via json-project", "nothing behind admin"),
+            ("role shop via json-project", "behind role the name of one principal"),
+        ] {
+            let error = text.parse::<Permission>().unwrap_err().to_string();
+            assert!(error.contains(expected), "{text:?}: {error}");
+        }
+    }
+
     proptest! {
         #[test]
         fn a_permission_is_read_back_as_it_was_written(
-            verb in prop::sample::select(Action::ALL.to_vec()),
+            verb in prop::sample::select(Action::VERBS.to_vec()),
             pattern in "(route:|group:|plugin:)?[a-c*.]{1,8}(/[a-c*]{1,4})?",
+            mask in prop::sample::select(vec!["", " via a", "  via b@2:{\"c\": [1, \"d e\"]}  via f"]),
         ) {
-            if let Ok(permission) = format!("{verb} {pattern}").parse::<Permission>() {
+            if let Ok(permission) = format!("{verb} {pattern}{mask}").parse::<Permission>() {
                 prop_assert_eq!(permission.to_string().parse::<Permission>().unwrap(), permission);
             }
         }

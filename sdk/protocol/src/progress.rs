@@ -1,13 +1,13 @@
-//! How far a search has come.
+//! How far a search has come, or one who reads through a mask.
 //!
-//! `Progress` payload: 40 bytes, then one entry of 16 bytes per partition, as in `End`.
+//! `Progress` payload: 48 bytes, then one entry of 16 bytes per partition, as in `End`.
 //!
 //! ```text
-//!  0         8        16        24            32      33         40
-//!  +---------+--------+---------+-------------+-------+----------+---------+
-//!  | scanned | events | matched | undecodable | state | reserved | entries |
-//!  | u64     | u64    | u64     | u64         | u8    | 7 bytes  |         |
-//!  +---------+--------+---------+-------------+-------+----------+---------+
+//!  0         8        16        24            32         40      41         48
+//!  +---------+--------+---------+-------------+----------+-------+----------+---------+
+//!  | scanned | events | matched | undecodable | withheld | state | reserved | entries |
+//!  | u64     | u64    | u64     | u64         | u64      | u8    | 7 bytes  |         |
+//!  +---------+--------+---------+-------------+----------+-------+----------+---------+
 //! ```
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -19,9 +19,9 @@ use crate::{
 };
 
 /// Bytes before the entries.
-const PROGRESS_HEADER_BYTES: usize = 40;
+const PROGRESS_HEADER_BYTES: usize = 48;
 
-/// What one stream's search has done so far.
+/// What one stream's search or mask has done so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Scanned {
     /// Stored bytes that were scanned.
@@ -32,6 +32,8 @@ pub struct Scanned {
     pub matched: u64,
     /// Events of them whose payload is no JSON although the condition names a field of it; they do not match.
     pub undecodable: u64,
+    /// Events that were not shown, because a plugin of the mask failed on them.
+    pub withheld: u64,
 }
 
 /// Whether a search goes on.
@@ -62,8 +64,8 @@ impl Progress {
         let len = PROGRESS_HEADER_BYTES + EndEntry::len_of(&self.positions);
         let mut bytes = BytesMut::with_capacity(FRAME_HEADER_BYTES + len);
         bytes.put_slice(&FrameHeader::bytes(FrameType::Progress, len));
-        let Scanned { bytes: scanned, events, matched, undecodable } = self.scanned;
-        for count in [scanned, events, matched, undecodable] {
+        let Scanned { bytes: scanned, events, matched, undecodable, withheld } = self.scanned;
+        for count in [scanned, events, matched, undecodable, withheld] {
             bytes.put_u64_le(count);
         }
         bytes.put_u8(match self.state {
@@ -82,11 +84,17 @@ impl Progress {
     /// If it is cut off, or the state is none.
     pub fn read(payload: &[u8]) -> Result<Self, FrameError> {
         let Some((header, entries)) = payload.split_at_checked(PROGRESS_HEADER_BYTES) else {
-            return Err(FrameError::payload("progress is shorter than its 40 bytes"));
+            return Err(FrameError::payload("progress is shorter than its 48 bytes"));
         };
         let mut reader = Reader::new(header);
         let mut count = || reader.u64().unwrap_or_default();
-        let scanned = Scanned { bytes: count(), events: count(), matched: count(), undecodable: count() };
+        let scanned = Scanned {
+            bytes: count(),
+            events: count(),
+            matched: count(),
+            undecodable: count(),
+            withheld: count(),
+        };
         let state = match reader.u8() {
             Some(0) => SearchState::Running,
             Some(1) => SearchState::Complete,
@@ -110,17 +118,17 @@ mod tests {
     proptest! {
         #[test]
         fn progress_is_read_back_and_no_part_of_it_is(
-            counts in any::<[u64; 4]>(),
+            counts in any::<[u64; 5]>(),
             state in select(vec![SearchState::Running, SearchState::Complete, SearchState::Limited]),
             positions in vec(any::<(u16, u64)>(), 0..5),
         ) {
-            let [bytes, events, matched, undecodable] = counts;
+            let [bytes, events, matched, undecodable, withheld] = counts;
             let positions = positions
                 .into_iter()
                 .map(|(partition, next)| EndEntry { partition: PartitionId(partition), next: Offset(next) })
                 .collect();
             let progress =
-                Progress { scanned: Scanned { bytes, events, matched, undecodable }, state, positions };
+                Progress { scanned: Scanned { bytes, events, matched, undecodable, withheld }, state, positions };
             let frame = progress.frame();
             let payload = &frame[FRAME_HEADER_BYTES..];
             prop_assert_eq!(Progress::read(payload), Ok(progress));
@@ -134,9 +142,9 @@ mod tests {
     #[test]
     fn a_state_that_is_none_is_refused() {
         let mut payload = [0; PROGRESS_HEADER_BYTES];
-        payload[32] = 2;
+        payload[40] = 2;
         assert!(Progress::read(&payload).is_ok());
-        payload[32] = 3;
+        payload[40] = 3;
         assert!(Progress::read(&payload).is_err());
     }
 }

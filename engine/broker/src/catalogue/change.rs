@@ -12,6 +12,8 @@ use levada_protocol::{
         TopicId, TopicName,
     },
     limits::{DEDUP_WINDOW_MS_MAX, HEADER_NAME_BYTES_MAX, PARTITIONS_MAX},
+    mask::Mask,
+    permission::Permission,
     publish::Durability,
     request::{OnFull, Retain, RouteSpec, SubscriptionOptions, TopicChanges, TopicSettings},
 };
@@ -454,8 +456,14 @@ impl Edit {
         }
         // Attachments that follow the active version continue with the newest that is left, if there is one.
         let all = chosen.len() == self.next.plugins.versions(name).count();
-        let stranded: Vec<_> =
+        let mut stranded: Vec<_> =
             chosen.iter().flat_map(|record| self.next.attachments_of(record, all)).collect();
+        let masked = chosen.iter().map(|record| self.next.identities.masked_by(record, all)).sum::<usize>();
+        if masked > 0 {
+            // Their names are for administrators alone.
+            let principals = if masked == 1 { "principal" } else { "principals" };
+            stranded.push(format!("what {masked} {principals} may read"));
+        }
         if !stranded.is_empty() {
             let attachments = listed("attachment", stranded);
             let message = format!(
@@ -535,6 +543,9 @@ impl Edit {
     }
 
     fn change_identities(&mut self, change: &IdentityChange) -> Result<(), Error> {
+        for stage in change.granted().iter().filter_map(Permission::mask).flat_map(Mask::stages) {
+            self.next.plugins.resolve(&stage.plugin)?;
+        }
         let identities = self.next.identities.clone();
         let decided = change.decide(&identities, self.now, || self.take_id())?;
         self.next.identities = decided.next;

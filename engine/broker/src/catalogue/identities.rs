@@ -12,13 +12,15 @@ use levada_protocol::{
     certificate_name::CertificateName,
     error::ErrorCode,
     ids::{PrincipalId, PrincipalName, Timestamp, TokenId},
+    mask::Mask,
     permission::Permission,
+    request::StageSpec,
 };
 
 use super::names::Names;
 use crate::{
     error::Error,
-    rows::{PrincipalRecord, TokenRecord},
+    rows::{PluginRecord, PrincipalRecord, TokenRecord},
 };
 
 /// The principals. Copies share everything until one of them changes.
@@ -105,6 +107,17 @@ impl Identities {
             record.permissions.iter().any(|line| line.role() == Some(role))
         };
         self.principals.values().filter(has).map(|record| &record.name)
+    }
+
+    /// How many principals read through a version of a plugin; with `unpinned`, also those who do not name the version.
+    pub(crate) fn masked_by(&self, plugin: &PluginRecord, unpinned: bool) -> usize {
+        let pinned = format!("{}@{}", plugin.name, plugin.version);
+        let is_of =
+            |stage: StageSpec| stage.plugin == pinned || (unpinned && plugin.name == stage.plugin.as_str());
+        let reads = |record: &&Arc<PrincipalRecord>| {
+            record.permissions.iter().filter_map(Permission::mask).flat_map(Mask::stages).any(is_of)
+        };
+        self.principals.values().filter(reads).count()
     }
 
     /// True if somebody can come in who may do everything.

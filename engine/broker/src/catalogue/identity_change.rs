@@ -70,6 +70,15 @@ pub(super) struct IdentityEdit {
 }
 
 impl IdentityChange {
+    /// The permissions that somebody gets by it.
+    pub(crate) fn granted(&self) -> &[Permission] {
+        match self {
+            Self::CreatePrincipal { permissions, .. } => permissions,
+            Self::ChangePrincipal(change) => &change.grant,
+            _ => &[],
+        }
+    }
+
     /// True if somebody may do more or less after it, or nothing any more.
     pub(super) fn changes_access(&self) -> bool {
         !matches!(self, Self::UseToken(_))

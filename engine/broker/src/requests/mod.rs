@@ -150,7 +150,8 @@ impl Broker {
     }
 
     pub(crate) fn identity_requests(&self) -> IdentityRequests<'_> {
-        IdentityRequests { shard: &self.inner.shard, clock: &self.inner.config.clock }
+        let (shard, chains, clock) = (&self.inner.shard, &self.inner.chains, &self.inner.config.clock);
+        IdentityRequests { shard, chains, clock }
     }
 
     /// Checks whether the caller may make the request, and notes what no commit tells of.

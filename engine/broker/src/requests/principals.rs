@@ -10,11 +10,13 @@ use levada_protocol::{
     },
     token::Token,
 };
+use levada_stage::AttachmentPoint;
 
 use super::pages::Page;
 use crate::{
     access::{Principal, proof_needed},
     catalogue::{Change, DrawnToken, Identities, IdentityChange},
+    chains::Chains,
     clock::Clock,
     error::Error,
     identity,
@@ -23,9 +25,9 @@ use crate::{
 };
 
 /// Requests about principals and tokens.
-#[derive(Debug)]
 pub(crate) struct IdentityRequests<'a> {
     pub(super) shard: &'a ShardHandle,
+    pub(super) chains: &'a Chains,
     pub(super) clock: &'a Clock,
 }
 
@@ -55,6 +57,7 @@ impl IdentityRequests<'_> {
 
     async fn create_principal(&self, caller: &Principal, asked: CreatePrincipal) -> Result<Response, Error> {
         let CreatePrincipal { name, permissions, certificates, quotas, token } = asked;
+        self.try_masks(&permissions).await?;
         let drawn = token.map(draw).transpose()?;
         let (text, token) = drawn.unzip();
         let id = token.as_ref().map(|token| token.id);
@@ -84,9 +87,22 @@ impl IdentityRequests<'_> {
     }
 
     async fn change_principal(&self, caller: &Principal, asked: ChangePrincipal) -> Result<Response, Error> {
+        self.try_masks(&asked.grant).await?;
         let name = asked.name.clone();
         self.shard.change(caller.actor(), Change::Identity(IdentityChange::ChangePrincipal(asked))).await?;
         self.created(&name, None)
+    }
+
+    /// Attaches the plugins of masks and drops them: what they refuse is refused before anything is stored.
+    async fn try_masks(&self, permissions: &[Permission]) -> Result<(), Error> {
+        let catalogue = self.shard.catalogue();
+        for mask in permissions.iter().filter_map(Permission::mask) {
+            let stages: Vec<_> = mask.stages().collect();
+            // There is no topic yet, but a pattern.
+            let (topic, point) = ("", AttachmentPoint::Read);
+            self.chains.attach(&catalogue, &stages, topic, point, self.chains.trial()).await?;
+        }
+        Ok(())
     }
 
     async fn delete_principal(&self, caller: &Principal, name: PrincipalName) -> Result<Response, Error> {

@@ -87,11 +87,15 @@ impl Scanner {
         if range.is_empty() {
             return Ok(Step::End);
         }
-        let pieces = match log.read_range(range.clone(), bytes_max).await? {
-            ReadOutcome::Pieces(pieces) => pieces,
-            ReadOutcome::End => return Ok(Step::End),
-            ReadOutcome::Dropped(start) => return Ok(Step::Dropped(start)),
-        };
+        match log.read_range(range.clone(), bytes_max).await? {
+            ReadOutcome::Pieces(pieces) => self.scan(pieces, range).await,
+            ReadOutcome::End => Ok(Step::End),
+            ReadOutcome::Dropped(start) => Ok(Step::Dropped(start)),
+        }
+    }
+
+    /// Scans these pieces of a partition within `range`; cancel safe as [`Scanner::step`].
+    pub(crate) async fn scan(&self, pieces: Vec<LogSlice>, range: Range<Offset>) -> Result<Step, Error> {
         let Some(end) = pieces.last().map(LogSlice::end) else { return Ok(Step::End) };
         let turn = Arc::clone(&self.scans.0).acquire_owned().await.map_err(|_| Error::ShuttingDown)?;
         let (matcher, gone) = (Arc::clone(&self.matcher), CancellationToken::new());

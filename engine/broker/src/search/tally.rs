@@ -7,7 +7,7 @@ use crate::error::Error;
 /// Bytes scanned between two reports of progress.
 const REPORT_BYTES: u64 = 8 << 20;
 
-/// The account of one search.
+/// The account of one search, or of one who reads through a mask.
 #[derive(Debug)]
 pub(crate) struct Tally {
     scanned: Scanned,
@@ -44,6 +44,11 @@ impl Tally {
         Ok(Self { scanned: Scanned::default(), bytes_max, events_left, reported_bytes: 0 })
     }
 
+    /// The account of one who reads everything.
+    pub(crate) fn unbounded() -> Self {
+        Self { scanned: Scanned::default(), bytes_max: None, events_left: u64::MAX, reported_bytes: 0 }
+    }
+
     /// What was scanned so far.
     pub(crate) fn scanned(&self) -> Scanned {
         self.scanned
@@ -70,6 +75,7 @@ impl Tally {
         self.scanned.events += more.events;
         self.scanned.matched += more.matched;
         self.scanned.undecodable += more.undecodable;
+        self.scanned.withheld += more.withheld;
         let is_due = self.scanned.bytes - self.reported_bytes >= REPORT_BYTES;
         if is_due {
             self.reported_bytes = self.scanned.bytes;

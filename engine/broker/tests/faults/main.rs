@@ -15,6 +15,7 @@ mod ends;
 mod holes;
 mod idle;
 mod jumps;
+mod masks;
 mod metrics;
 mod moves;
 mod named;

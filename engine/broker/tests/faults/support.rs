@@ -29,10 +29,11 @@ use levada_protocol::{
         SubscriptionOptions, TopicSettings,
     },
     verbs::{Credit, Verb, VerbKind, Verbs},
+    verdict::{Change, Output, VerdictWriter},
 };
 use levada_stage::{
-    Artefact, AttachError, AttachSpec, BoxFuture, CallInput, CallOutcome, CallOutput, Inspected, Interface,
-    Plugins, Stage, StageStats,
+    Artefact, AttachError, AttachSpec, BoxFuture, CallError, CallInput, CallOutcome, CallOutput, Inspected,
+    Interface, Plugins, Stage, StageStats,
 };
 use levada_store::{
     Commit, Deleted, Error as StoreError, Family, MemoryStore, Op, ScanLimit, Store, StoreStats,
@@ -218,6 +219,18 @@ pub(crate) const TRIED: &str = r#"{"tried": true}"#;
 /// A configuration with which the plugin keeps state.
 pub(crate) const STATEFUL: &str = r#"{"state": true}"#;
 
+/// A configuration with which the plugin writes [`HIDDEN`] over each payload.
+pub(crate) const HIDE: &str = r#"{"hide": true}"#;
+
+/// The payload of events that the plugin hides.
+pub(crate) const HIDDEN: &str = "hidden";
+
+/// A configuration with which the plugin drops the second of three events of a call, and rejects the third, and so on.
+pub(crate) const PICK: &str = r#"{"pick": true}"#;
+
+/// A configuration with which the plugin fails.
+pub(crate) const FAIL: &str = r#"{"fail": true}"#;
+
 /// Plugins that keep every event, and remember which version was attached last.
 #[derive(Default)]
 pub(crate) struct KeepAll {
@@ -251,7 +264,7 @@ impl Gate {
 
 struct Keep {
     gate: Arc<Gate>,
-    is_stateful: bool,
+    config: String,
 }
 
 impl Plugins for KeepAll {
@@ -269,7 +282,7 @@ impl Plugins for KeepAll {
         let version = spec.version as usize;
         let refuses = self.refusing.load(Ordering::Acquire) == version && version > 0;
         self.attached.store(version, Ordering::Release);
-        let (tries, is_stateful) = (spec.config == TRIED, spec.config == STATEFUL);
+        let tries = spec.config == TRIED;
         let gate = Arc::clone(&self.gate);
         if tries {
             self.trials.lock().unwrap().push(spec.point_id);
@@ -281,7 +294,7 @@ impl Plugins for KeepAll {
             if refuses {
                 Err(AttachError::new(ErrorCode::PluginInitRefused, "not this one"))
             } else {
-                Ok(Arc::new(Keep { gate, is_stateful }) as _)
+                Ok(Arc::new(Keep { gate, config: spec.config }) as _)
             }
         })
     }
@@ -289,9 +302,22 @@ impl Plugins for KeepAll {
 
 impl Stage for Keep {
     fn call(&self, input: CallInput) -> BoxFuture<CallOutcome> {
-        let mut answer = levada_protocol::verdict::VerdictWriter::new();
-        (0..input.events).for_each(|_| answer.keep());
-        let result = Ok(CallOutput::stateless(answer.finish()));
+        let mut answer = VerdictWriter::new();
+        for index in 0..input.events {
+            match (self.config.as_str(), index % 3) {
+                (HIDE, _) => {
+                    let payload = Change::Set(HIDDEN.as_bytes());
+                    answer.emit(&[Output { payload, ..Output::default() }]);
+                }
+                (PICK, 1) => answer.drop_event(),
+                (PICK, 2) => answer.reject("not this one"),
+                _ => answer.keep(),
+            }
+        }
+        let result = match self.config.as_str() {
+            FAIL => Err(CallError::Trap("the test wants it so".to_owned())),
+            _ => Ok(CallOutput::stateless(answer.finish())),
+        };
         let gate = Arc::clone(&self.gate);
         Box::pin(async move {
             gate.pass().await;
@@ -300,7 +326,7 @@ impl Stage for Keep {
     }
 
     fn is_stateful(&self) -> bool {
-        self.is_stateful
+        self.config == STATEFUL
     }
 
     fn stats(&self) -> StageStats {
@@ -384,9 +410,14 @@ impl Engine {
     }
 
     pub(crate) async fn publish_to(&self, topic: &str, partition: PartitionId, count: usize) {
+        self.publish_by(&Principal::Local, topic, partition, count).await;
+    }
+
+    /// Publishes events whose payloads are their numbers in the batch.
+    pub(crate) async fn publish_by(&self, by: &Principal, topic: &str, partition: PartitionId, count: usize) {
         let mut builder = BatchBuilder::new();
         (0..count).for_each(|number| builder.push(&Event::new(number.to_string())).unwrap());
-        let mut stream = self.broker.open_publish(&Principal::Local, &topic.parse().unwrap()).unwrap();
+        let mut stream = self.broker.open_publish(by, &topic.parse().unwrap()).unwrap();
         let header =
             PublishHeader { correlation: 1, partition, durability: None, expect_offset: None, due: None };
         stream.submitter().submit(header, builder.finish(Stamp::ENGINE)).await.unwrap();

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use levada_broker::{Broker, Principal};
+use levada_broker::{Broker, Error, Principal};
 use levada_protocol::{
     access::{Requirement, Requires as _},
     error::Refusal,
@@ -71,6 +71,23 @@ impl Permits {
         Permit { permits: self, number, revoked }
     }
 
+    /// From now on a stream requires this. What has changed before is noticed here.
+    ///
+    /// # Errors
+    /// As [`Broker::check`].
+    pub(super) fn require(&self, number: u64, required: Vec<Requirement>) -> Result<(), Error> {
+        let mut open = self.lock();
+        self.broker.check(&self.principal, &required)?;
+        if let Some(stream) = open.get_mut(&number) {
+            stream.required = required;
+        }
+        Ok(())
+    }
+
+    pub(super) fn broker(&self) -> &Broker {
+        &self.broker
+    }
+
     /// Ends streams that are not allowed any more; returns why the session must end, once it must.
     pub(super) async fn watch(&self) -> Refusal {
         let mut changes = self.broker.follow_identities();
@@ -124,6 +141,11 @@ impl Permits {
 }
 
 impl Permit<'_> {
+    /// The stream's number among those of the session.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
     /// Why the stream must end, once it must. Cancel safe.
     pub(super) async fn revoked(&mut self) -> Refusal {
         match (&mut self.revoked).await {

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use levada_broker::{Broker, CreditSender, Principal};
+use levada_broker::CreditSender;
 use levada_protocol::{
     frame::FrameType,
     request::{Opened, Read},
@@ -15,19 +15,21 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     frames::FrameReader,
+    permits::Permits,
     stream::{Failure, Stream, both, write_frames},
 };
 
-/// Serves a reader until it has read everything, or its client ends the stream.
+/// Serves a reader, by the number of its stream among the permits, until it has read everything, or its client ends the stream.
 pub(super) async fn serve(
-    broker: &Broker,
-    principal: &Principal,
+    (permits, number): (&Permits, u64),
     read: Read,
     unread: Duration,
     draining: &CancellationToken,
     stream: &mut Stream,
 ) -> Result<(), Failure> {
-    let reader = broker.read(principal, read).await?;
+    let broker = permits.broker();
+    let reader = broker.read(permits.principal(), read).await?;
+    permits.require(number, reader.required)?;
     stream.answer(&Opened::Read { positions: reader.positions }).await?;
     let down = write_frames(&mut stream.send, reader.outgoing, unread, || broker.is_short_of_room());
     both(grant_all(&mut stream.frames, reader.credit, draining), down).await

@@ -410,15 +410,17 @@ impl Session {
             Span::current().record("trace", field::display(trace));
         }
         let mut permit = self.permits.enter(&open);
+        let number = permit.number();
         tokio::select! {
             biased;
-            served = self.serve_opened(open, stream) => served,
+            served = self.serve_opened(open, number, stream) => served,
             // Nothing can be said behind what may be half a frame.
             refusal = permit.revoked() => Err(Failure::Unread(refusal)),
         }
     }
 
-    async fn serve_opened(&self, open: Open, stream: &mut Stream) -> Result<(), Failure> {
+    /// Serves the stream with this number among the permits.
+    async fn serve_opened(&self, open: Open, number: u64, stream: &mut Stream) -> Result<(), Failure> {
         let (broker, principal) = (&self.broker, self.permits.principal());
         let (unread, draining) = (self.shared.config.subscribe.unread_timeout, self.shared.tasks.draining());
         match open {
@@ -427,7 +429,10 @@ impl Session {
                 let served = subscribe::Served { notices: &self.notices, unread, draining };
                 subscribe::serve(broker, principal, subscribe, served, stream).await
             }
-            Open::Read(read) => read::serve(broker, principal, read, unread, draining, stream).await,
+            Open::Read(read) => {
+                let permits = &self.permits;
+                read::serve((permits, number), read, unread, draining, stream).await
+            }
             Open::Request(envelope) => {
                 let context = requests::Context {
                     broker,

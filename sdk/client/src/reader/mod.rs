@@ -217,6 +217,7 @@ impl State {
             events: before.events.saturating_add(now.events),
             matched: before.matched.saturating_add(now.matched),
             undecodable: before.undecodable.saturating_add(now.undecodable),
+            withheld: before.withheld.saturating_add(now.withheld),
         };
         progress.scanned = self.scanned;
         self.queue.pop_back_if(|last| matches!(last, Item::Progress(_)));

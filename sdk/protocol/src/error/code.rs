@@ -113,7 +113,7 @@ codes! {
     38 OutcomeUnknown       OUTCOME_UNKNOWN        retry yes effect unknown http 503 "storage failed before the outcome was durable; retry with the same sequence";
     39 TooManyInFlight      TOO_MANY_IN_FLIGHT     retry yes effect none    http 429 "more batches of one producer and partition in flight than the hello allows (not sent by this version)";
     40 Rejected             REJECTED               retry no  effect none    http 422 "a plugin refused the event at publish (not sent by this version)";
-    41 PluginFailed         PLUGIN_FAILED          retry yes effect none    http 503 "a plugin failed at publish (not sent by this version)";
+    41 PluginFailed         PLUGIN_FAILED          retry yes effect none    http 503 "a plugin that events pass before they are read fails too often, and is left alone for a while";
     42 ChainPaused          CHAIN_PAUSED           retry yes effect none    http 503 "the subscription or route is paused until it is resumed (not sent by this version)";
     43 HeaderReserved       HEADER_RESERVED        retry no  effect none    http 400 "a header whose name only the engine gives: one that begins with `lv-`";
     44 DelayTooLong         DELAY_TOO_LONG         retry no  effect none    http 400 "a delayed event would be due in more than 365 days";

@@ -312,7 +312,7 @@ fn end() -> EndEntry {
 }
 
 fn progress() -> Progress {
-    let scanned = Scanned { bytes: 65_536, events: 1_000, matched: 7, undecodable: 2 };
+    let scanned = Scanned { bytes: 65_536, events: 1_000, matched: 7, undecodable: 2, withheld: 1 };
     Progress { scanned, state: SearchState::Limited, positions: vec![end()] }
 }
 
@@ -527,11 +527,12 @@ ec 03 00 00 00 00 00 00                          # next_offset 1004
 "#;
 
 const PROGRESS: &str = r#"
-38 00 00 00 25 00 00 00                          # frame: 56 bytes, type 37 (progress)
+40 00 00 00 25 00 00 00                          # frame: 64 bytes, type 37 (progress)
 00 00 01 00 00 00 00 00                          # scanned 65536
 e8 03 00 00 00 00 00 00                          # events 1000
 07 00 00 00 00 00 00 00                          # matched 7
 02 00 00 00 00 00 00 00                          # undecodable 2
+01 00 00 00 00 00 00 00                          # withheld 1
 02 00 00 00 00 00 00 00                          # state 2 (limited), reserved
 03 00 00 00 00 00 00 00                          # partition 3, reserved
 ec 03 00 00 00 00 00 00                          # next_offset 1004

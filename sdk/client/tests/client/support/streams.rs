@@ -253,7 +253,7 @@ impl Stream {
                 bytes: scanned.bytes + 10 * count,
                 events: scanned.events + count,
                 matched: scanned.matched + count,
-                undecodable: 0,
+                ..Scanned::default()
             };
             if read.search.is_some() {
                 let (state, positions) = (SearchState::Running, Vec::new());

@@ -260,12 +260,13 @@ fn entries(entries: &[EndEntry]) -> Value {
 }
 
 fn progress(progress: &Progress) -> Value {
-    let Scanned { bytes, events, matched, undecodable } = progress.scanned;
+    let Scanned { bytes, events, matched, undecodable, withheld } = progress.scanned;
     json!({
         "scanned": bytes,
         "events": events,
         "matched": matched,
         "undecodable": undecodable,
+        "withheld": withheld,
         "state": match progress.state {
             SearchState::Running => "running",
             SearchState::Complete => "complete",

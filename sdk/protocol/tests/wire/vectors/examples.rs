@@ -371,7 +371,7 @@ fn settled() -> Vec<u8> {
 
 fn progress() -> Vec<u8> {
     let entry = |partition, next| EndEntry { partition: PartitionId(partition), next: Offset(next) };
-    let scanned = Scanned { bytes: 1 << 60, events: 9, matched: 1, undecodable: 0 };
+    let scanned = Scanned { bytes: 1 << 60, events: 9, matched: 1, undecodable: 0, withheld: 2 };
     let positions = vec![entry(0, 1_005), entry(3, 0)];
     Progress { scanned, state: SearchState::Running, positions }.frame().to_vec()
 }

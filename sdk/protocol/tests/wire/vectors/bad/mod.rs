@@ -252,7 +252,7 @@ pub(crate) fn for_clients() -> Vec<(&'static str, Vec<u8>)> {
         ("a settled frame that is cut off", cut("settled", 1)),
         ("an end that is cut off", cut("end", 1)),
         ("progress that is cut off", cut("progress", 1)),
-        ("progress in an unknown state", changed("progress", 32, 3)),
+        ("progress in an unknown state", changed("progress", 40, 3)),
     ]
 }
 
