@@ -172,9 +172,9 @@ mod tests {
             let error = text.parse::<Mask>().unwrap_err().to_string();
             assert!(error.contains(expected), "{text:?}: {error}");
         }
-        let long = vec!["via a"; CHAIN_STAGES_MAX + 1].join(" ");
+        let long = ["via a"; CHAIN_STAGES_MAX + 1].join(" ");
         assert!(long.parse::<Mask>().unwrap_err().to_string().contains("at most 8"));
-        assert_eq!(stages(&vec!["via a"; CHAIN_STAGES_MAX].join(" ")).len(), CHAIN_STAGES_MAX);
+        assert_eq!(stages(&["via a"; CHAIN_STAGES_MAX].join(" ")).len(), CHAIN_STAGES_MAX);
     }
 
     proptest! {

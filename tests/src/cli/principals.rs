@@ -3,9 +3,16 @@
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 
 use super::engine;
-use crate::support::process::{Process, Ran, run};
+use crate::support::{
+    process::{Process, Ran, run},
+    within,
+};
 
 /// Runs a command with a token.
 async fn with_token(engine: &Process, token: &Path, arguments: &[&str], input: &str) -> Ran {
@@ -133,4 +140,55 @@ async fn a_principal_is_limited_and_has_roles() {
     for action in ["create_principal", "change_principal", "delete_principal"] {
         assert!(told.contains(action), "{told}");
     }
+}
+
+#[tokio::test]
+async fn who_reads_through_plugins_sees_what_they_leave_by_quic_and_by_http() {
+    let (dir, engine) = engine().await;
+    engine.text(&["topic", "create", "orders"]).await;
+    engine.text(&["plugin", "deploy", "--bundled"]).await;
+    let events = "{\"id\":1,\"card\":\"4111\"}\nno JSON\n{\"id\":2,\"card\":\"4222\"}\n";
+    engine.run(&["publish", "orders", "--raw"], events).await.done();
+    let (boss, clerk) = (dir.path().join("boss.token"), dir.path().join("clerk.token"));
+    let create = async |name: &str, line: &str, token: &Path| {
+        let out = token.display().to_string();
+        let arguments = ["principal", "create", name, "--grant", line, "--token", "--out", &out];
+        with_token(&engine, &boss, &arguments, "").await
+    };
+    // The first is made without a token.
+    let out = boss.display().to_string();
+    engine
+        .run(&["principal", "create", "boss", "--grant", "admin", "--token", "--out", &out], "")
+        .await
+        .done();
+    create("nobody", "read orders via json-project:{drop}", &clerk).await.failed(2, "INVALID_ARGUMENT");
+    create("nobody", r#"read orders via json-project:{"drop":["a"],"keep":["b"]}"#, &clerk)
+        .await
+        .failed(1, "PLUGIN_INIT_REFUSED");
+    create("clerk", r#"read orders via json-project:{"drop":["card"]}"#, &clerk).await.done();
+
+    let as_clerk = async |arguments: &[&str]| with_token(&engine, &clerk, arguments, "").await;
+    let read = as_clerk(&["read", "orders", "--payload"]).await;
+    assert_eq!(read.stdout, "{\"id\":1}\n{\"id\":2}\n", "{read:?}");
+    assert!(read.stderr.contains("1 event withheld: a plugin of your permission"), "{read:?}");
+    let whole = with_token(&engine, &boss, &["read", "orders", "--payload"], "").await;
+    assert_eq!((whole.stdout.as_str(), whole.stderr.as_str()), (events, ""));
+    let found = as_clerk(&["read", "orders", "--payload", "--where", "card = \"4111\""]).await;
+    assert_eq!(found.stdout, "", "{found:?}");
+    assert!(found.stderr.contains("matched 0, 1 event withheld"), "{found:?}");
+    let found = as_clerk(&["read", "orders", "--payload", "--where", "id = 2"]).await;
+    assert_eq!(found.stdout, "{\"id\":2}\n", "{found:?}");
+
+    let token = fs::read_to_string(&clerk).unwrap();
+    let request = format!(
+        "GET /v1/topics/orders/events HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\nConnection: close\r\n\r\n",
+        engine.http,
+        token.trim()
+    );
+    let mut stream = TcpStream::connect(&engine.http).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut response = String::new();
+    within("the response", stream.read_to_string(&mut response)).await.unwrap();
+    assert!(response.contains("\r\nlevada-withheld: 1\r\n"), "{response}");
+    assert!(response.contains(r#""payload":{"id":1}"#) && !response.contains("4111"), "{response}");
 }

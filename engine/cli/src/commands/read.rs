@@ -8,7 +8,10 @@ use std::{
 
 use levada_client::{Client, Delivery, Error, ErrorCode, ReadOptions, Reader, Start};
 use levada_protocol::{ids::Timestamp, request::Position};
-use levada_terminal::{interrupted, output::Output};
+use levada_terminal::{
+    interrupted,
+    output::{Output, counted},
+};
 
 use super::{
     events::Printer,
@@ -96,6 +99,10 @@ impl Printing<'_> {
             let count = self.printer.print(self.output, &delivery, self.left(), u64::MAX)?.count;
             self.printed.set(self.printed.get() + count);
         }
+        let withheld = reader.withheld();
+        if withheld > 0 {
+            self.output.remark(&withheld_remark(withheld));
+        }
         Ok(())
     }
 
@@ -147,6 +154,14 @@ impl Printing<'_> {
         }
         Ok(())
     }
+}
+
+/// What is said of events that were not shown.
+pub(super) fn withheld_remark(events: u64) -> String {
+    format!(
+        "{} withheld: a plugin of your permission (`read … via …`) failed on them",
+        counted(events, "event")
+    )
 }
 
 /// The last events of one partition.

@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::{
     again::CommandLine,
     events::Printer,
+    read::withheld_remark,
     stops::{Waiting, stopped},
 };
 use crate::args::{Beginning, ReadArgs};
@@ -100,6 +101,7 @@ struct Summary {
     scanned_events: u64,
     matched: u64,
     undecodable: u64,
+    withheld: u64,
     /// Everything that was stored when it began was searched.
     complete: bool,
     cursor: String,
@@ -115,7 +117,7 @@ struct Summed<'a> {
 
 impl Summary {
     fn of(search: &Search, printed: u64, args: &ReadArgs, json: bool) -> Self {
-        let Scanned { bytes, events, undecodable, .. } = search.scanned();
+        let Scanned { bytes, events, undecodable, withheld, .. } = search.scanned();
         let complete = search.ended() == Some(SearchEnd::Complete);
         let cursor = search.cursor().to_string();
         let next = (!complete).then(|| next_command(args, &cursor, json));
@@ -124,6 +126,7 @@ impl Summary {
             scanned_events: events,
             matched: printed,
             undecodable,
+            withheld,
             complete,
             cursor,
             next,
@@ -136,6 +139,9 @@ impl Summary {
             format!("scanned {bytes}; events: {events}, matched {}", output::count(self.matched));
         if self.undecodable > 0 {
             sentence.push_str(&format!(", payload not JSON {}", output::count(self.undecodable)));
+        }
+        if self.withheld > 0 {
+            sentence.push_str(&format!(", {}", withheld_remark(self.withheld)));
         }
         if let Some(next) = &self.next {
             sentence.push_str(&format!("; there may be more: {next}"));

@@ -114,6 +114,11 @@ impl Reader {
         &self.positions
     }
 
+    /// How many events were not given so far because a plugin of the principal's permission (`read … via …`) failed on them.
+    pub fn withheld(&self) -> u64 {
+        self.shared.lock().scanned.withheld
+    }
+
     /// The next events, waiting for some if need be; `None` at the end, if the reader does not follow, and
     /// after the client was closed.
     ///
