@@ -16,6 +16,7 @@ mod descriptors;
 mod error;
 mod files;
 mod http;
+mod http_runtime;
 mod log_writer;
 mod metrics;
 mod quic;

@@ -30,7 +30,9 @@ use crate::{
     config::{ServerConfig, require_identities},
     descriptors,
     error::Error,
-    files, http, metrics,
+    files, http,
+    http_runtime::HttpRuntime,
+    metrics,
     quic::listener::{self, Listener},
     tasks::Tasks,
     tls::{self, Ca, TlsFiles, Watch},
@@ -70,6 +72,8 @@ struct Server {
     sessions: Tasks,
     /// HTTP and upkeep, which outlive the sessions.
     beside: Tasks,
+    /// Where HTTP and pushes run.
+    http: HttpRuntime,
 }
 
 /// Runs a server until `shutdown` completes and everything has ended in order.
@@ -95,6 +99,10 @@ pub async fn run(
         .await
         .map_err(|source| listen_error(config.http.address, "tcp", source))?;
     let http = tcp.local_addr().map_err(|source| listen_error(config.http.address, "tcp", source))?;
+    // Another runtime accepts its connections.
+    let tcp = tcp.into_std().map_err(|source| listen_error(config.http.address, "tcp", source))?;
+    let http_runtime =
+        HttpRuntime::start().map_err(|source| listen_error(config.http.address, "tcp", source))?;
 
     // 2. The store: from here on the data directory is ours, and no other process writes into it.
     let store = open_store(&config).await?;
@@ -130,7 +138,7 @@ pub async fn run(
     let (http_tls, tls) = watch::channel(served.http);
     let https = config.http.uses_tls();
     let http_tls = https.then_some(http_tls);
-    let server = Server { config, broker, listener, sessions, beside: Tasks::default() };
+    let server = Server { config, broker, listener, sessions, beside: Tasks::default(), http: http_runtime };
     server.start(tcp, https.then_some(tls));
     server.push(transport);
     server.watch_certificates(certificates, http_tls);
@@ -150,10 +158,11 @@ pub async fn run(
 }
 
 impl Server {
-    fn start(&self, tcp: TcpListener, tls: http::Tls) {
+    fn start(&self, tcp: std::net::TcpListener, tls: http::Tls) {
         let (config, broker) = (self.config.http.clone(), self.broker.clone());
         let (draining, until) = (self.sessions.draining().clone(), self.beside.draining().clone());
-        self.beside.spawn_until(info_span!("http"), self.beside.cancelled().clone(), async move {
+        let cancelled = self.beside.cancelled().clone();
+        self.beside.spawn_until_on(self.http.handle(), info_span!("http"), cancelled, async move {
             if let Err(error) = http::serve(tcp, tls, &config, broker, draining, until).await {
                 error!(%error, "http ended");
             }
@@ -172,7 +181,12 @@ impl Server {
     fn push(&self, transport: Transport) {
         let pushers = Pushers::new(self.broker.clone(), transport);
         let (draining, cancelled) = (self.sessions.draining().clone(), self.sessions.cancelled().clone());
-        self.sessions.spawn_until(info_span!("push"), cancelled, pushers.run(draining));
+        self.sessions.spawn_until_on(
+            self.http.handle(),
+            info_span!("push"),
+            cancelled,
+            pushers.run(draining),
+        );
     }
 
     fn watch_certificates(&self, mut watch: Watch, http: Option<watch::Sender<Arc<rustls::ServerConfig>>>) {

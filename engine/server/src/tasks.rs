@@ -2,6 +2,7 @@
 
 use std::future::Future;
 
+use tokio::runtime::Handle;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
 
@@ -26,12 +27,21 @@ impl Tasks {
         until: CancellationToken,
         task: impl Future<Output = ()> + Send + 'static,
     ) {
-        self.tracker.spawn(
-            async move {
-                until.run_until_cancelled(task).await;
-            }
-            .instrument(span),
-        );
+        self.spawn_until_on(&Handle::current(), span, until, task);
+    }
+
+    /// The same on another runtime.
+    pub(crate) fn spawn_until_on(
+        &self,
+        runtime: &Handle,
+        span: tracing::Span,
+        until: CancellationToken,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let task = async move {
+            until.run_until_cancelled(task).await;
+        };
+        self.tracker.spawn_on(task.instrument(span), runtime);
     }
 
     /// Set when the server goes away: nothing new is begun.

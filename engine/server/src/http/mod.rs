@@ -27,13 +27,14 @@ use crate::{clock, config::HttpConfig, metrics};
 /// Serves, over TLS if there is `tls`, until `until` is cancelled and the requests under way have been answered. Streams end when
 /// `draining` is.
 pub(crate) async fn serve(
-    listener: TcpListener,
+    listener: std::net::TcpListener,
     tls: Tls,
     config: &HttpConfig,
     broker: Broker,
     draining: CancellationToken,
     until: CancellationToken,
 ) -> io::Result<()> {
+    let listener = TcpListener::from_std(listener)?;
     let listener = Limited::new(listener, tls, config.connections_max, config.idle_timeout);
     let is_local = config.address.ip().to_canonical().is_loopback();
     let gateway = Gateway::new(broker.clone(), gateway_config(config), draining.clone());
