@@ -9,6 +9,7 @@ mod backlog;
 mod bad_input;
 mod cli;
 mod compact;
+mod connections;
 mod consumers;
 mod crash;
 mod damage;

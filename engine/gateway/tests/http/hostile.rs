@@ -111,6 +111,59 @@ async fn two_lengths_are_no_second_request() {
     .await;
 }
 
+/// All that comes back until the connection ends, or nothing more does: a request behind a smuggled one is waited for then.
+async fn all_of(stream: &mut TcpStream) -> String {
+    let mut all = Vec::new();
+    let mut some = [0; 4096];
+    while let Ok(Ok(len)) = timeout(SOON, stream.read(&mut some)).await
+        && len > 0
+    {
+        all.extend_from_slice(&some[..len]);
+    }
+    String::from_utf8_lossy(&all).into_owned()
+}
+
+#[tokio::test]
+async fn no_request_hides_in_the_body_of_another_however_its_length_is_told() {
+    against(1, async |engine| {
+        let hidden = "POST /v1/topics/orders/events HTTP/1.1\r\nhost: localhost\r\nlevada-key: hidden\r\ncontent-length: 1\r\n\r\nh";
+        let chunked = format!("{:x}\r\n{hidden}\r\n0\r\n\r\n", hidden.len());
+        let length = hidden.len();
+        // Each is taken by some servers as a body of one length, and by others as one of another.
+        for (headers, body) in [
+            (format!("content-length: 0\r\ncontent-length: {length}"), hidden),
+            (format!("content-length: 0, {length}"), hidden),
+            (format!("content-length: {length}\r\ntransfer-encoding: chunked"), "0\r\n\r\n"),
+            ("transfer-encoding: chunked\r\ncontent-length: 0".to_owned(), chunked.as_str()),
+            ("transfer-encoding: xchunked".to_owned(), chunked.as_str()),
+            ("transfer-encoding: chunked, identity".to_owned(), chunked.as_str()),
+            ("transfer-encoding: identity".to_owned(), hidden),
+            ("transfer-encoding : chunked\r\ncontent-length: 0".to_owned(), chunked.as_str()),
+            ("transfer-encoding:\x0bchunked\r\ncontent-length: 0".to_owned(), chunked.as_str()),
+            (" transfer-encoding: chunked\r\ncontent-length: 0".to_owned(), chunked.as_str()),
+            ("x: y\n\rtransfer-encoding: chunked\r\ncontent-length: 0".to_owned(), chunked.as_str()),
+            (format!("content-length: +{length}"), hidden),
+            (format!("content-length: -1\r\nx: {length}"), hidden),
+            (format!("content-length: 0x{length:x}"), hidden),
+            ("transfer-encoding: chunked".to_owned(), "-1\r\n"),
+            ("transfer-encoding: chunked".to_owned(), "ffffffffffffffffff\r\n"),
+            ("transfer-encoding: chunked".to_owned(), "0;\n\r\n"),
+        ] {
+            let head = format!("POST /v1/topics/orders/events HTTP/1.1\r\nhost: localhost\r\nlevada-key: outer\r\n{headers}\r\n\r\n");
+            let mut stream = TcpStream::connect(engine.address).await.unwrap();
+            stream.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+            stream.shutdown().await.unwrap();
+            let answered = all_of(&mut stream).await;
+            let statuses: Vec<&str> = answered.matches("HTTP/1.1 ").collect();
+            assert!(statuses.len() <= 1, "{headers:?}: {answered}");
+            let stored = engine.get("/v1/topics/orders/events").await;
+            assert!(!String::from_utf8_lossy(&stored.body).contains("\"hidden\""), "{headers:?}: {answered}");
+        }
+        still_serves(&engine).await;
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn deep_json_is_stored_as_it_is_and_deep_nonsense_refused() {
     against(1, async |engine| {
