@@ -19,6 +19,8 @@ pub(crate) const PERMISSION_HELP: &str = "A permission is a verb and a pattern, 
   'publish shop.*'             append to topics; group:NAME: transactions of a producer group
   'subscribe orders/payment'   consume a subscription, and create it
   'read orders'                read events without a subscription
+  'read orders via json-project:{\"drop\":[\"card\"]}'
+                               the same, as the plugins behind via leave them
   'browse **'                  see names, settings and figures, no events
   'manage shop.**'             create, change and delete topics, subscriptions; route:NAME: routes
   'redrive orders/payment'     read, redrive and purge dead letters
