@@ -21,6 +21,12 @@ pub(crate) enum Measure {
     Workload(Workload),
     /// Measure what the parts of this machine do without the engine: disk, RocksDB, QUIC, and a bare path through them
     Limits(LimitsArgs),
+    /// Measure what the network adds: HTTP beside an empty handler, server-sent events beside QUIC, pushes, what authentication costs, and
+    /// what neighbours do to each other
+    Network(NetworkArgs),
+    /// The other process of `network`
+    #[command(hide = true)]
+    EmptyHandler(CounterpartArgs),
     /// The other process of `limits`
     #[command(hide = true)]
     Counterpart(CounterpartArgs),
@@ -156,6 +162,63 @@ fn parse_part(text: &str) -> Result<DurationMs, String> {
             Err("expected a duration of 1m or less".to_owned())
         }
         length => Ok(length),
+    }
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct NetworkArgs {
+    /// Measure this alone; repeatable
+    #[arg(long, value_enum, value_name = "MEASURE")]
+    pub(crate) only: Vec<NetworkMeasure>,
+    /// Repeat this often, up to 1000, each time on fresh engines, and print medians at the end
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub(crate) runs: u16,
+    /// Do this share of the work, above 0 and at most 1: a look costs less than a figure
+    #[arg(long, value_name = "SHARE", default_value_t = 1.0, value_parser = parse_share)]
+    pub(crate) share: f64,
+    /// Where the engines' data directories are made, and removed again [default: the system's]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+}
+
+impl NetworkArgs {
+    /// This share of a count, at least 5: enough for every turn.
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "counts far below 2^53"
+    )]
+    pub(crate) fn scaled(&self, count: u64) -> u64 {
+        ((count as f64 * self.share) as u64).max(5)
+    }
+}
+
+/// What `levada bench network` measures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum NetworkMeasure {
+    /// Publishing by HTTP, one event a request and in batches
+    Http,
+    /// Server-sent events to 100 clients
+    Sse,
+    /// Pushes to a receiver on this machine
+    Push,
+    /// Connections and publishes with a token and without
+    Connect,
+    /// One who publishes a little, beside others who do much
+    Neighbours,
+}
+
+impl NetworkMeasure {
+    /// What is shown while it is measured.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Sse => "sse",
+            Self::Push => "push",
+            Self::Connect => "connect",
+            Self::Neighbours => "neighbours",
+        }
     }
 }
 

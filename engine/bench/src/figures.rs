@@ -1,7 +1,6 @@
 //! The figures of a run in groups, each named once: the names are those of `--output json`.
 
 use levada_rig::latencies::{Percentiles, median};
-use serde::Serialize;
 
 /// A figure of which several runs have a median.
 pub(crate) trait Median: Sized {
@@ -37,7 +36,7 @@ impl Median for u64 {
 macro_rules! figures {
     ($(#[$meta:meta])* struct $name:ident { $($(#[$field_meta:meta])* $field:ident: $kind:ty,)+ }) => {
         $(#[$meta])*
-        #[derive(Debug, Clone, Default, PartialEq, Serialize)]
+        #[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
         pub(crate) struct $name {
             $($(#[$field_meta])* pub(crate) $field: $kind,)+
         }

@@ -15,6 +15,7 @@ mod prepare;
 mod publish;
 
 mod limits;
+mod network;
 
 mod publishing;
 mod subscribing;
@@ -54,6 +55,8 @@ pub async fn run(output: &Output, args: BenchArgs) -> anyhow::Result<()> {
     match &args.measure {
         Measure::Workload(workload) => Box::pin(run_workload(output, workload)).await,
         Measure::Limits(args) => Box::pin(limits::run(output, args)).await,
+        Measure::Network(args) => Box::pin(network::run(output, args)).await,
+        Measure::EmptyHandler(args) => Box::pin(network::run_empty_handler(output, args)).await,
         Measure::Counterpart(args) => Box::pin(limits::run_counterpart(output, args)).await,
     }
 }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use levada_client::{Ca, Client};
+use levada_client::{Ca, Client, ClientConfig};
 use levada_protocol::error::ErrorCode;
 use levada_terminal::{Failure, Reach};
 use serde::Deserialize;
@@ -92,6 +92,7 @@ impl Sandbox {
 pub struct Engine {
     child: Child,
     addr: String,
+    http: String,
     ca: PathBuf,
     log: PathBuf,
 }
@@ -100,6 +101,9 @@ pub struct Engine {
 #[derive(Debug, Deserialize)]
 struct Started {
     quic: String,
+    /// Of one that serves HTTP.
+    #[serde(default)]
+    http: String,
     ca: PathBuf,
 }
 
@@ -125,7 +129,8 @@ impl Engine {
             Ok(Ok(Some(line))) => {
                 let started: Started =
                     serde_json::from_str(&line).context("reading the engine's addresses")?;
-                Ok(Self { child, addr: started.quic, ca: started.ca, log: log.to_owned() })
+                let Started { quic: addr, http, ca } = started;
+                Ok(Self { child, addr, http, ca, log: log.to_owned() })
             }
             Ok(_) => Err(failed("the engine did not start", log)),
             Err(_) => Err(failed("the engine did not start in time", log)),
@@ -141,6 +146,16 @@ impl Engine {
     /// Where it listens.
     pub fn addr(&self) -> &str {
         &self.addr
+    }
+
+    /// Where it serves HTTP; empty if it does not.
+    pub fn http(&self) -> &str {
+        &self.http
+    }
+
+    /// How a client that shows nothing reaches it.
+    pub fn client_config(&self) -> ClientConfig {
+        ClientConfig::new(&self.addr).ca_file(&self.ca)
     }
 
     /// The CA that it is trusted by.

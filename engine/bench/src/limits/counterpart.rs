@@ -68,7 +68,8 @@ pub(crate) async fn run(output: &Output, args: &CounterpartArgs) -> anyhow::Resu
     Ok(())
 }
 
-fn watch_stdin() -> io::Result<oneshot::Receiver<()>> {
+/// Resolves when stdin ends.
+pub(crate) fn watch_stdin() -> io::Result<oneshot::Receiver<()>> {
     let (closed, wait) = oneshot::channel();
     thread::Builder::new().name("stdin".to_owned()).spawn(move || {
         while matches!(io::stdin().read(&mut [0; 64]), Ok(1..)) {}

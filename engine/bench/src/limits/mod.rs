@@ -31,7 +31,7 @@ use self::{
     sender::Load,
 };
 pub(crate) use self::{
-    counterpart::run as run_counterpart,
+    counterpart::{run as run_counterpart, watch_stdin},
     matching::{measure, path_of},
 };
 use crate::{args::LimitsArgs, clock::Clock, place, producer::Budget, publishing::Shape};
