@@ -79,7 +79,7 @@ pub use error::Error;
 pub use inspection::Inspection;
 pub use levada_delivery::subscription::Bounds;
 pub use outgoing::{Content, Delivery, Outgoing, Unwritten};
-pub use publish::{PublishStream, Submitter};
+pub use publish::{PublishOnce, PublishStream, Submitter};
 pub use pulls::{Pull, PullId, Pulled, PulledEvent};
 pub use push::{PushOutcome, PushRules, PushStanding, PushTarget, PushUrls};
 pub use pushing::{PushChanges, Pushing};

@@ -6,7 +6,7 @@ use levada_protocol::{
     batch::Batch,
     publish::{Ack, AckOutcome, Durability, PublishHeader},
 };
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::{
     error::Error,
@@ -86,37 +86,93 @@ impl Submitter {
     /// Only if the broker is shutting down, its writer has failed, or the stream's receiver is gone.
     pub async fn submit(&self, header: PublishHeader, batch: Batch) -> Result<(), Error> {
         let reply = self.acks.clone().reserve_owned().await.map_err(|_| Error::ShuttingDown)?;
-        let refuse = |reply: mpsc::OwnedPermit<Ack>, error: &Error| {
-            let outcome = AckOutcome::Refused(error.refusal());
-            reply.send(Ack { correlation: header.correlation, partition: header.partition, outcome });
+        let reply = AckPermit::new(reply, &header);
+        let way = Way {
+            topic: &self.topic,
+            shard: &self.shard,
+            admission: (&self.admission, self.admission_max),
+            quotas: self.quotas.as_ref(),
         };
+        way.append(reply, header, batch).await
+    }
+}
+
+/// One publish to a topic, whose acknowledgement is the result of the call.
+#[derive(Debug)]
+pub struct PublishOnce<'a> {
+    topic: Arc<Topic>,
+    shard: &'a ShardHandle,
+    admission: (&'a Arc<Semaphore>, usize),
+    quotas: Option<Metered>,
+}
+
+impl<'a> PublishOnce<'a> {
+    pub(crate) fn new(
+        topic: Arc<Topic>,
+        shard: &'a ShardHandle,
+        admission: (&'a Arc<Semaphore>, usize),
+        quotas: Option<Metered>,
+    ) -> Self {
+        Self { topic, shard, admission, quotas }
+    }
+
+    /// The number of the topic's partitions.
+    pub fn partitions(&self) -> u16 {
+        u16::try_from(self.topic.partitions.len()).unwrap_or(u16::MAX)
+    }
+
+    /// Publishes a checked batch and waits for what becomes of it. Waits also while too many bytes are under way.
+    ///
+    /// A call that is given up may have published it.
+    ///
+    /// # Errors
+    /// Only if the broker is shutting down or its writer has failed; a refusal is an outcome.
+    pub async fn publish(self, header: PublishHeader, batch: Batch) -> Result<AckOutcome, Error> {
+        let (sender, outcome) = oneshot::channel();
+        let reply = AckPermit::once(sender, &header);
+        let Self { topic, shard, admission, quotas } = &self;
+        Way { topic, shard, admission: *admission, quotas: quotas.as_ref() }
+            .append(reply, header, batch)
+            .await?;
+        outcome.await.map_err(|_| Error::unanswered())
+    }
+}
+
+/// What a batch passes on its way to the writer.
+struct Way<'a> {
+    topic: &'a Arc<Topic>,
+    shard: &'a ShardHandle,
+    admission: (&'a Arc<Semaphore>, usize),
+    quotas: Option<&'a Metered>,
+}
+
+impl Way<'_> {
+    async fn append(self, reply: AckPermit, header: PublishHeader, batch: Batch) -> Result<(), Error> {
         if let Err(error) = self.topic.check_publishable(&header, &batch) {
-            refuse(reply, &error);
+            reply.refuse(&error);
             return Ok(());
         }
-        let of_principal = match &self.quotas {
+        let of_principal = match self.quotas {
             None => None,
             Some(quotas) => match quotas.publish(batch.count(), batch.bytes().len()).await {
                 Ok(in_flight) => Some(in_flight),
                 Err(error) => {
-                    refuse(reply, &error);
+                    reply.refuse(&error);
                     return Ok(());
                 }
             },
         };
-        let bytes = u32::try_from(batch.bytes().len().min(self.admission_max)).unwrap_or(u32::MAX);
-        let admission = Arc::clone(&self.admission).acquire_many_owned(bytes);
-        let of_engine = admission.await.map_err(|_| Error::ShuttingDown)?;
+        let (admission, admission_max) = self.admission;
+        let bytes = u32::try_from(batch.bytes().len().min(admission_max)).unwrap_or(u32::MAX);
+        let admitted = Arc::clone(admission).acquire_many_owned(bytes).await;
+        let Ok(of_engine) = admitted else {
+            reply.refuse(&Error::ShuttingDown);
+            return Err(Error::ShuttingDown);
+        };
         let admitted = Admitted { _of_engine: of_engine, of_principal };
         let durability = header.durability.max(Some(self.topic.durability()));
-        let append = Append {
-            topic: Arc::clone(&self.topic),
-            reply: AckPermit::new(reply, &header),
-            header,
-            batch,
-            ack_written: durability == Some(Durability::Os),
-            admitted,
-        };
-        self.shard.append(append).await
+        let ack_written = durability == Some(Durability::Os);
+        let topic = Arc::clone(self.topic);
+        self.shard.append(Append { topic, reply, header, batch, ack_written, admitted }).await
     }
 }

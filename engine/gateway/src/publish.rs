@@ -2,7 +2,7 @@
 #![expect(unused_qualifications, reason = "the macro of the description names types by their paths")]
 
 use axum::{Json, body::Body, extract::State, http::HeaderMap};
-use levada_broker::{Error, Principal, PublishStream};
+use levada_broker::{Error, Principal, PublishOnce};
 use levada_protocol::{
     access::publishing,
     error::{ErrorCode, Refusal},
@@ -106,11 +106,11 @@ pub(crate) async fn publish(
 ) -> Result<Json<Vec<Published>>, Problem> {
     let until = Instant::now() + gateway.config().answer_max;
     // Before the body: who may not publish, or to nothing, need not send it.
-    let stream = gateway.broker().open_publish(&principal, &topic)?;
+    let once = gateway.broker().publish_once(&principal, &topic)?;
     gateway.broker().begin_request(&principal).await?;
     let body = body::receive(&gateway, &headers, body).await?;
     let Incoming { events, due } = incoming::read(&headers, body, gateway.now())?;
-    let partitions = stream.partitions;
+    let partitions = once.partitions();
     let is_placed = |event: &Event| event.key.is_some() || event.id.is_some();
     if params.expect_offset.is_some()
         && params.partition.is_none()
@@ -137,7 +137,7 @@ pub(crate) async fn publish(
             [share] => {
                 // The body may have taken a while.
                 gateway.broker().check(&principal, &[publishing(&topic)])?;
-                one(stream, header(share, params.expect_offset), share).await.map(Json)
+                one(once, header(share, params.expect_offset), share).await.map(Json)
             }
             _ if !is_one_partition && (due.is_some() || params.expect_offset.is_some()) => {
                 let detail = "expected events of one partition with `expect_offset` or Levada-Delay, got events of several: send a request for each";
@@ -169,14 +169,9 @@ pub(crate) async fn publish(
 }
 
 /// Stores the events of one batch.
-async fn one(stream: PublishStream, header: PublishHeader, share: &Share) -> Result<Vec<Published>, Problem> {
-    let (submitter, mut acks) = stream.split();
-    submitter.submit(header, share.batch.clone()).await?;
-    let Some(ack) = acks.recv().await else {
-        let message = "the engine ended before it answered; whether the events are stored is unknown";
-        return Err(Problem::of(Refusal::new(ErrorCode::OutcomeUnknown, message)));
-    };
-    outcome::of_ack(header.partition, share.indexes.len(), ack.outcome)
+async fn one(once: PublishOnce<'_>, header: PublishHeader, share: &Share) -> Result<Vec<Published>, Problem> {
+    let outcome = once.publish(header, share.batch.clone()).await?;
+    outcome::of_ack(header.partition, share.indexes.len(), outcome)
 }
 
 /// Stores the events of several batches in one commit: as a transaction.

@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use crate::{args::CounterpartArgs, limits::watch_stdin};
 
 /// What the engine's response to one event is like.
-const RESPONSE: &str = r#"{"results":[{"partition":0,"offset":1000000,"outcome":"appended"}]}"#;
+const RESPONSE: &str = r#"[{"partition":0,"offset":1000000,"outcome":"stored"}]"#;
 
 /// The line that tells the bench where this process is reached: as that of `levada serve`.
 #[derive(Serialize)]

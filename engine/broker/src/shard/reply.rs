@@ -4,16 +4,25 @@ use levada_protocol::{
     ids::PartitionId,
     publish::{Ack, AckOutcome, PublishHeader},
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::error::Error;
+
+/// Where an acknowledgement goes.
+#[derive(Debug)]
+enum Slot {
+    /// Among those of a stream.
+    Stream(mpsc::OwnedPermit<Ack>),
+    /// To the one who waits for it alone.
+    Once(oneshot::Sender<AckOutcome>),
+}
 
 /// A reserved slot for one acknowledgement. Dropped unused, it sends that the outcome is unknown: its holder has
 /// panicked or given up, and the publisher must not wait for ever.
 #[derive(Debug)]
 pub(crate) struct AckPermit {
     /// `None` once it is used.
-    permit: Option<mpsc::OwnedPermit<Ack>>,
+    slot: Option<Slot>,
     correlation: u32,
     partition: PartitionId,
 }
@@ -21,22 +30,48 @@ pub(crate) struct AckPermit {
 impl AckPermit {
     /// The slot for the acknowledgement of the publish with this header.
     pub(crate) fn new(permit: mpsc::OwnedPermit<Ack>, header: &PublishHeader) -> Self {
-        Self { permit: Some(permit), correlation: header.correlation, partition: header.partition }
+        Self {
+            slot: Some(Slot::Stream(permit)),
+            correlation: header.correlation,
+            partition: header.partition,
+        }
+    }
+
+    /// The slot of a publish with this header that is acknowledged to one who waits for nothing else.
+    pub(crate) fn once(sender: oneshot::Sender<AckOutcome>, header: &PublishHeader) -> Self {
+        Self { slot: Some(Slot::Once(sender)), correlation: header.correlation, partition: header.partition }
     }
 
     /// Sends the acknowledgement.
     pub(crate) fn send(mut self, ack: Ack) {
-        if let Some(permit) = self.permit.take() {
-            permit.send(ack);
+        if let Some(slot) = self.slot.take() {
+            slot.send(ack);
+        }
+    }
+
+    /// Sends that the publish was refused.
+    pub(crate) fn refuse(self, error: &Error) {
+        let outcome = AckOutcome::Refused(error.refusal());
+        let (correlation, partition) = (self.correlation, self.partition);
+        self.send(Ack { correlation, partition, outcome });
+    }
+}
+
+impl Slot {
+    fn send(self, ack: Ack) {
+        match self {
+            Self::Stream(permit) => drop(permit.send(ack)),
+            // Whoever waited may have given up.
+            Self::Once(sender) => drop(sender.send(ack.outcome)),
         }
     }
 }
 
 impl Drop for AckPermit {
     fn drop(&mut self) {
-        if let Some(permit) = self.permit.take() {
+        if let Some(slot) = self.slot.take() {
             let outcome = AckOutcome::Refused(Error::unanswered().refusal());
-            permit.send(Ack { correlation: self.correlation, partition: self.partition, outcome });
+            slot.send(Ack { correlation: self.correlation, partition: self.partition, outcome });
         }
     }
 }
