@@ -22,7 +22,7 @@ pub(crate) struct Share {
 }
 
 /// The batch of a partition that is being filled, and the indexes of its events.
-type Open = (BatchBuilder, Vec<usize>);
+type Open = (PartitionId, BatchBuilder, Vec<usize>);
 
 /// Divides events by the hash of their keys, or of their ids. Those without either all go to one partition: that of the next
 /// `turn`, which is asked for once, and only for them. With `fixed`, all go there.
@@ -36,10 +36,15 @@ pub(crate) fn place(
     turn: impl FnOnce() -> u64,
 ) -> Result<Vec<Share>, Problem> {
     let turn = LazyCell::new(turn);
-    let (mut open, mut shares) = (BTreeMap::<PartitionId, Open>::new(), Vec::new());
+    // By their places in a list: a request of one event needs no map of its builders, which are large.
+    let (mut open, mut places, mut shares) = (Vec::<Open>::new(), BTreeMap::new(), Vec::new());
     for (index, event) in events.iter().enumerate() {
         let partition = fixed.map_or_else(|| partition_for(event, partitions, || *turn), PartitionId);
-        let (builder, indexes) = open.entry(partition).or_insert_with(|| (BatchBuilder::new(), Vec::new()));
+        let place = *places.entry(partition).or_insert(open.len());
+        if place == open.len() {
+            open.push((partition, BatchBuilder::new(), Vec::new()));
+        }
+        let (_, builder, indexes) = &mut open[place];
         let mut pushed = builder.push(event);
         if pushed == Err(BatchFull::Full) && !indexes.is_empty() {
             shares.push(closed(partition, builder, std::mem::take(indexes)));
@@ -49,7 +54,7 @@ pub(crate) fn place(
         indexes.push(index);
     }
     shares.extend(
-        open.into_iter().map(|(partition, (mut builder, indexes))| closed(partition, &mut builder, indexes)),
+        open.into_iter().map(|(partition, mut builder, indexes)| closed(partition, &mut builder, indexes)),
     );
     // Stable: batches of a partition stay in order.
     shares.sort_by_key(|share| share.partition);

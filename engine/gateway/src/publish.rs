@@ -1,7 +1,10 @@
 //! Publishing.
 #![expect(unused_qualifications, reason = "the macro of the description names types by their paths")]
 
-use axum::{Json, body::Body, extract::State, http::HeaderMap};
+use axum::{
+    Json,
+    extract::{Request, State},
+};
 use levada_broker::{Error, Principal, PublishOnce};
 use levada_protocol::{
     access::publishing,
@@ -101,28 +104,24 @@ pub(crate) async fn publish(
     Caller(principal): Caller,
     Topic(topic): Topic,
     Parameters(params): Parameters<PublishParams>,
-    headers: HeaderMap,
-    body: Body,
+    request: Request,
 ) -> Result<Json<Vec<Published>>, Problem> {
     let until = Instant::now() + gateway.config().answer_max;
     // Before the body: who may not publish, or to nothing, need not send it.
     let once = gateway.broker().publish_once(&principal, &topic)?;
     gateway.broker().begin_request(&principal).await?;
-    let body = body::receive(&gateway, &headers, body).await?;
-    let Incoming { events, due } = incoming::read(&headers, body, gateway.now())?;
-    let partitions = once.partitions();
-    let is_placed = |event: &Event| event.key.is_some() || event.id.is_some();
-    if params.expect_offset.is_some()
-        && params.partition.is_none()
-        && partitions > 1
-        && !events.iter().all(is_placed)
-    {
-        let detail = format!(
-            "expected `partition` with `expect_offset`, as events without a key go to any of {partitions} partitions"
-        );
-        return Err(Problem::invalid(detail));
-    }
-    let shares = place::place(&events, partitions, params.partition, || gateway.turn(&topic))?;
+    let (partitions, fixed) = (once.partitions(), params.partition);
+    // What came is dropped before the commit is waited for: the connection's buffer is one with it, and would be made anew for
+    // each request.
+    let (shares, due) = {
+        let (parts, body) = request.into_parts();
+        let body = body::receive(&gateway, &parts.headers, body).await?;
+        let Incoming { events, due } = incoming::read(&parts.headers, body, gateway.now())?;
+        if params.expect_offset.is_some() && fixed.is_none() && partitions > 1 {
+            must_be_placed(&events, partitions)?;
+        }
+        (place::place(&events, partitions, fixed, || gateway.turn(&topic))?, due)
+    };
     let header = |share: &Share, expect_offset: Option<u64>| PublishHeader {
         correlation: 0,
         partition: share.partition,
@@ -166,6 +165,17 @@ pub(crate) async fn publish(
         let message = "the events were not stored in time; whether they will be is unknown";
         Err(Problem::of(Refusal::new(ErrorCode::OutcomeUnknown, message)))
     })
+}
+
+/// Events whose partition's next offset is expected must name the partition by themselves.
+fn must_be_placed(events: &[Event], partitions: u16) -> Result<(), Problem> {
+    if events.iter().all(|event| event.key.is_some() || event.id.is_some()) {
+        return Ok(());
+    }
+    let detail = format!(
+        "expected `partition` with `expect_offset`, as events without a key go to any of {partitions} partitions"
+    );
+    Err(Problem::invalid(detail))
 }
 
 /// Stores the events of one batch.

@@ -1,14 +1,19 @@
-//! The engine's QUIC endpoint with nothing of the engine behind it: same socket, same transport settings, same TLS.
+//! The engine's QUIC endpoint and its HTTP server with nothing of the engine behind them: same sockets, same transport settings, same
+//! threads.
 //!
 //! For measurements, which set the engine in relation to what QUIC can do by itself.
 
-use std::path::PathBuf;
+use std::{future::Future, io, path::PathBuf};
+
+use axum::Router;
+use tokio::net::TcpListener;
 
 use crate::{
     clock,
-    config::{ServerConfig, require_identities},
+    config::{HttpConfig, ServerConfig, require_identities},
     error::Error,
-    files,
+    files, http,
+    http_runtime::HttpRuntime,
     quic::listener,
     tls::{self, TlsFiles},
 };
@@ -37,4 +42,18 @@ pub fn bare_endpoint(config: &ServerConfig) -> Result<BareEndpoint, Error> {
     let identity = tls::prepare(&files, clock::now())?;
     let endpoint = listener::endpoint(socket, identity, config).map_err(listen_error)?;
     Ok(BareEndpoint { endpoint, ca_pem_path: files.ca_pem() })
+}
+
+/// Serves these routes as the engine does its own, on the engine's threads of HTTP, until `until` is done.
+///
+/// # Errors
+/// If the listener cannot be used, or a thread cannot be had.
+pub async fn bare_http(
+    listener: TcpListener,
+    routes: Router,
+    until: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    let (listener, runtime) = (listener.into_std()?, HttpRuntime::start()?);
+    let serving = async move { http::serve_bare(listener, &HttpConfig::default(), routes, until).await };
+    runtime.handle().spawn(serving).await.map_err(io::Error::other)?
 }

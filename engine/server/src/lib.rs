@@ -28,7 +28,7 @@ mod wire_error;
 #[cfg(test)]
 mod tests;
 
-pub use bare::{BareEndpoint, bare_endpoint};
+pub use bare::{BareEndpoint, bare_endpoint, bare_http};
 pub use config::{LogFormat, Overrides, ServerConfig, nearest};
 pub use error::Error;
 pub use run::{Started, run};

@@ -1,9 +1,10 @@
-//! A server with an empty handler in the engine's place: what HTTP costs by itself. It runs axum as the engine does, on one thread,
-//! takes whole bodies and returns a short response; it ends when its stdin does.
+//! A server with an empty handler in the engine's place: what HTTP costs by itself. It is the
+//! engine's own server, takes whole bodies and returns a short response; it ends when its stdin does.
 
 use anyhow::Context as _;
 use axum::{Router, routing::post};
 use bytes::Bytes;
+use levada_server::bare_http;
 use levada_terminal::Output;
 use serde::Serialize;
 use tokio::net::TcpListener;
@@ -32,8 +33,8 @@ pub(crate) async fn run(output: &Output, args: &CounterpartArgs) -> anyhow::Resu
         ([("content-type", "application/json")], RESPONSE)
     };
     let router = Router::new().route("/v1/topics/{topic}/events", post(take));
-    let serving = axum::serve(listener, router).with_graceful_shutdown(async {
+    let closed = async {
         let _closed = stdin_closed.await;
-    });
-    serving.await.context("serving")
+    };
+    bare_http(listener, router, closed).await.context("serving")
 }

@@ -5,7 +5,7 @@
 mod connections;
 mod stream;
 
-use std::{io, time::Duration};
+use std::{future::Future, io, time::Duration};
 
 use axum::{
     Json, Router,
@@ -44,6 +44,18 @@ pub(crate) async fn serve(
         .await
 }
 
+/// Serves other routes in the engine's place, until `until` is done.
+pub(crate) async fn serve_bare(
+    listener: std::net::TcpListener,
+    config: &HttpConfig,
+    routes: Router,
+    until: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    let listener = TcpListener::from_std(listener)?;
+    let listener = Limited::new(listener, None, config.connections_max, config.idle_timeout);
+    axum::serve(listener, routes).with_graceful_shutdown(until).await
+}
+
 fn gateway_config(config: &HttpConfig) -> GatewayConfig {
     let defaults = GatewayConfig::new(clock::now);
     // A stream must not look as if it were silent.
@@ -68,8 +80,8 @@ fn router(engine: Engine, gateway: Gateway) -> Router {
         .route("/healthz", get(alive))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics_page))
-        .fallback_service(levada_gateway::router(gateway))
         .with_state(engine)
+        .merge(levada_gateway::router(gateway))
 }
 
 /// What both health paths answer.
