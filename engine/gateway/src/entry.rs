@@ -43,7 +43,7 @@ pub(crate) async fn enter(State(gateway): State<Gateway>, mut request: Request, 
             Ok(()) => {
                 let id = id.to_str().unwrap_or_default();
                 let (method, path) = (request.method(), request.uri().path());
-                let span = tracing::info_span!("request", id, %method, path);
+                let span = tracing::debug_span!("request", id, %method, path);
                 next.run(request).instrument(span).await
             }
         }
