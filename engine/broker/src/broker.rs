@@ -42,7 +42,7 @@ use crate::{
     masking::Masking,
     metrics,
     outbound::Outbound,
-    publish::{PublishOnce, PublishStream},
+    publish::PublishStream,
     pulls::{Attached, Keeper, Pull, Pulled, PulledEvent, Pulls},
     push::PushBoard,
     quotas::{Admitted, Connection},
@@ -98,7 +98,7 @@ pub(crate) struct Inner {
     pub(crate) chains: Chains,
     pub(crate) guard: Arc<Guard>,
     pub(crate) tasks: Tasks,
-    admission: Arc<Semaphore>,
+    pub(crate) admission: Arc<Semaphore>,
     pub(crate) owner_tasks: Arc<OwnerTasks>,
     retention: Retention,
     pub(crate) compactor: Compactor,
@@ -403,18 +403,6 @@ impl Broker {
         let quotas = self.inner.authentication.metered(principal);
         let shard = self.inner.shard.clone();
         Ok(PublishStream::new(topic, shard, admission, quotas, config.stream_in_flight_max))
-    }
-
-    /// Prepares one publish to a topic: as on a stream, with the acknowledgement as the call's result.
-    ///
-    /// # Errors
-    /// As [`Broker::open_publish`].
-    pub fn publish_once(&self, principal: &Principal, topic: &TopicName) -> Result<PublishOnce<'_>, Error> {
-        self.check(principal, &[access::publishing(topic)])?;
-        let (topic, inner) = (self.publishable(topic)?, &self.inner);
-        let admission = (&inner.admission, inner.config.publish_bytes_max);
-        let quotas = inner.authentication.metered(principal);
-        Ok(PublishOnce::new(topic, &inner.shard, admission, quotas))
     }
 
     /// A topic that may be published to.

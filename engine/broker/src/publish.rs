@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use levada_protocol::{
     batch::Batch,
-    publish::{Ack, AckOutcome, Durability, PublishHeader},
+    publish::{Ack, Durability, PublishHeader},
 };
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::{
     error::Error,
@@ -97,57 +97,23 @@ impl Submitter {
     }
 }
 
-/// One publish to a topic, whose acknowledgement is the result of the call.
-#[derive(Debug)]
-pub struct PublishOnce<'a> {
-    topic: Arc<Topic>,
-    shard: &'a ShardHandle,
-    admission: (&'a Arc<Semaphore>, usize),
-    quotas: Option<Metered>,
-}
-
-impl<'a> PublishOnce<'a> {
-    pub(crate) fn new(
-        topic: Arc<Topic>,
-        shard: &'a ShardHandle,
-        admission: (&'a Arc<Semaphore>, usize),
-        quotas: Option<Metered>,
-    ) -> Self {
-        Self { topic, shard, admission, quotas }
-    }
-
-    /// The number of the topic's partitions.
-    pub fn partitions(&self) -> u16 {
-        u16::try_from(self.topic.partitions.len()).unwrap_or(u16::MAX)
-    }
-
-    /// Publishes a checked batch and waits for what becomes of it. Waits also while too many bytes are under way.
-    ///
-    /// A call that is given up may have published it.
-    ///
-    /// # Errors
-    /// Only if the broker is shutting down or its writer has failed; a refusal is an outcome.
-    pub async fn publish(self, header: PublishHeader, batch: Batch) -> Result<AckOutcome, Error> {
-        let (sender, outcome) = oneshot::channel();
-        let reply = AckPermit::once(sender, &header);
-        let Self { topic, shard, admission, quotas } = &self;
-        Way { topic, shard, admission: *admission, quotas: quotas.as_ref() }
-            .append(reply, header, batch)
-            .await?;
-        outcome.await.map_err(|_| Error::unanswered())
-    }
-}
-
 /// What a batch passes on its way to the writer.
-struct Way<'a> {
-    topic: &'a Arc<Topic>,
-    shard: &'a ShardHandle,
-    admission: (&'a Arc<Semaphore>, usize),
-    quotas: Option<&'a Metered>,
+pub(crate) struct Way<'a> {
+    pub(crate) topic: &'a Arc<Topic>,
+    pub(crate) shard: &'a ShardHandle,
+    /// The room for bytes under way, and how much of it there is.
+    pub(crate) admission: (&'a Arc<Semaphore>, usize),
+    pub(crate) quotas: Option<&'a Metered>,
 }
 
 impl Way<'_> {
-    async fn append(self, reply: AckPermit, header: PublishHeader, batch: Batch) -> Result<(), Error> {
+    /// Queues a checked batch; what is refused is told by the reply.
+    pub(crate) async fn append(
+        self,
+        reply: AckPermit,
+        header: PublishHeader,
+        batch: Batch,
+    ) -> Result<(), Error> {
         if let Err(error) = self.topic.check_publishable(&header, &batch) {
             reply.refuse(&error);
             return Ok(());

@@ -108,7 +108,7 @@ pub(crate) async fn publish(
 ) -> Result<Json<Vec<Published>>, Problem> {
     let until = Instant::now() + gateway.config().answer_max;
     // Before the body: who may not publish, or to nothing, need not send it.
-    let once = gateway.broker().publish_once(&principal, &topic)?;
+    let once = gateway.publishes().to(&principal, &topic)?;
     gateway.broker().begin_request(&principal).await?;
     let (partitions, fixed) = (once.partitions(), params.partition);
     // What came is dropped before the commit is waited for: the connection's buffer is one with it, and would be made anew for

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use levada_broker::Broker;
+use levada_broker::{Broker, SinglePublishes};
 use levada_protocol::{
     ids::{Timestamp, TopicName},
     partition::partition_of,
@@ -65,6 +65,7 @@ pub struct Gateway {
 
 struct Inner {
     broker: Broker,
+    publishes: SinglePublishes,
     config: GatewayConfig,
     /// Cancelled when streams are to end.
     ending: CancellationToken,
@@ -84,7 +85,7 @@ impl std::fmt::Debug for Inner {
 }
 
 impl Gateway {
-    /// A gateway to a broker. Streams end when `ending` is cancelled.
+    /// A gateway to a broker, on the runtime that this is called in. Streams end when `ending` is cancelled.
     ///
     /// # Errors
     /// If the system gives no random numbers.
@@ -97,6 +98,7 @@ impl Gateway {
         let turns = std::array::from_fn(|_| AtomicU64::new(start));
         Ok(Self {
             inner: Arc::new(Inner {
+                publishes: SinglePublishes::new(broker.clone()),
                 broker,
                 config,
                 ending,
@@ -110,6 +112,10 @@ impl Gateway {
 
     pub(crate) fn broker(&self) -> &Broker {
         &self.inner.broker
+    }
+
+    pub(crate) fn publishes(&self) -> &SinglePublishes {
+        &self.inner.publishes
     }
 
     pub(crate) fn config(&self) -> &GatewayConfig {

@@ -80,6 +80,11 @@ pub(super) enum Reply {
 }
 
 impl Reply {
+    /// True if it is an acknowledgement with a way of its own.
+    pub(super) fn is_dispatched(&self) -> bool {
+        matches!(self, Self::Ack { permit, .. } if permit.is_dispatched())
+    }
+
     /// Sends the decision. A dropped receiver is ignored.
     pub(super) fn send(self) {
         match self {

@@ -41,7 +41,10 @@ impl Notifier {
     }
 
     /// Notifies first those who wait for events of these topics, then the callers. Blocks: for threads, not for tasks.
-    pub(super) fn notify(&self, topics: Vec<Arc<Topic>>, replies: Vec<Reply>) {
+    ///
+    /// Callers with a way of their own hear of it by that.
+    pub(super) fn notify(&self, topics: Vec<Arc<Topic>>, mut replies: Vec<Reply>) {
+        replies.extract_if(.., |reply| reply.is_dispatched()).for_each(Reply::send);
         if topics.is_empty() && replies.is_empty() {
             return;
         }

@@ -6,7 +6,29 @@ use levada_protocol::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-use crate::error::Error;
+use crate::{error::Error, tasks};
+
+/// The way to callers who wait for one acknowledgement each, on a runtime of their own: a task there wakes them. Waking a task of
+/// another runtime costs a system call each time; this costs one for all that are acknowledged together.
+#[derive(Debug, Clone)]
+pub(crate) struct AckDispatcher {
+    /// Holds at most one for each call under way.
+    queue: mpsc::UnboundedSender<(oneshot::Sender<AckOutcome>, AckOutcome)>,
+}
+
+impl AckDispatcher {
+    /// Starts the task on the runtime that this is called in. It ends with the last clone.
+    pub(crate) fn start() -> Self {
+        let (sender, mut queue) = mpsc::unbounded_channel::<(oneshot::Sender<AckOutcome>, AckOutcome)>();
+        tasks::spawn_here(async move {
+            while let Some((caller, outcome)) = queue.recv().await {
+                // Whoever waited may have given up.
+                let _ = caller.send(outcome);
+            }
+        });
+        Self { queue: sender }
+    }
+}
 
 /// Where an acknowledgement goes.
 #[derive(Debug)]
@@ -14,7 +36,7 @@ enum Slot {
     /// Among those of a stream.
     Stream(mpsc::OwnedPermit<Ack>),
     /// To the one who waits for it alone.
-    Once(oneshot::Sender<AckOutcome>),
+    Once(oneshot::Sender<AckOutcome>, AckDispatcher),
 }
 
 /// A reserved slot for one acknowledgement. Dropped unused, it sends that the outcome is unknown: its holder has
@@ -38,8 +60,18 @@ impl AckPermit {
     }
 
     /// The slot of a publish with this header that is acknowledged to one who waits for nothing else.
-    pub(crate) fn once(sender: oneshot::Sender<AckOutcome>, header: &PublishHeader) -> Self {
-        Self { slot: Some(Slot::Once(sender)), correlation: header.correlation, partition: header.partition }
+    pub(crate) fn once(
+        caller: oneshot::Sender<AckOutcome>,
+        dispatcher: AckDispatcher,
+        header: &PublishHeader,
+    ) -> Self {
+        let slot = Some(Slot::Once(caller, dispatcher));
+        Self { slot, correlation: header.correlation, partition: header.partition }
+    }
+
+    /// True if a thread may send it without waking anybody by itself.
+    pub(super) fn is_dispatched(&self) -> bool {
+        matches!(self.slot, Some(Slot::Once(..)))
     }
 
     /// Sends the acknowledgement.
@@ -61,8 +93,8 @@ impl Slot {
     fn send(self, ack: Ack) {
         match self {
             Self::Stream(permit) => drop(permit.send(ack)),
-            // Whoever waited may have given up.
-            Self::Once(sender) => drop(sender.send(ack.outcome)),
+            // It fails when that runtime has ended.
+            Self::Once(caller, dispatcher) => drop(dispatcher.queue.send((caller, ack.outcome))),
         }
     }
 }
