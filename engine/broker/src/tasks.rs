@@ -10,7 +10,7 @@ use crate::error::Error;
 
 /// Runs a task that ends with those who use it, on the runtime that this is called in.
 pub(crate) fn spawn_here(task: impl Future<Output = ()> + Send + 'static) {
-    tokio::spawn(task);
+    drop(tokio::runtime::Handle::current().spawn(task));
 }
 
 /// The broker's tasks and the signal that ends them.

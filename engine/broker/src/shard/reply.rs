@@ -4,22 +4,27 @@ use levada_protocol::{
     ids::PartitionId,
     publish::{Ack, AckOutcome, PublishHeader},
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{
+    mpsc::{self, error::TrySendError},
+    oneshot,
+};
 
 use crate::{error::Error, tasks};
+
+/// Acknowledgements that may wait for the dispatcher's task; with more, callers are woken from here, one by one.
+const QUEUED_MAX: usize = 4_096;
 
 /// The way to callers who wait for one acknowledgement each, on a runtime of their own: a task there wakes them. Waking a task of
 /// another runtime costs a system call each time; this costs one for all that are acknowledged together.
 #[derive(Debug, Clone)]
 pub(crate) struct AckDispatcher {
-    /// Holds at most one for each call under way.
-    queue: mpsc::UnboundedSender<(oneshot::Sender<AckOutcome>, AckOutcome)>,
+    queue: mpsc::Sender<(oneshot::Sender<AckOutcome>, AckOutcome)>,
 }
 
 impl AckDispatcher {
     /// Starts the task on the runtime that this is called in. It ends with the last clone.
     pub(crate) fn start() -> Self {
-        let (sender, mut queue) = mpsc::unbounded_channel::<(oneshot::Sender<AckOutcome>, AckOutcome)>();
+        let (sender, mut queue) = mpsc::channel::<(oneshot::Sender<AckOutcome>, AckOutcome)>(QUEUED_MAX);
         tasks::spawn_here(async move {
             while let Some((caller, outcome)) = queue.recv().await {
                 // Whoever waited may have given up.
@@ -27,6 +32,15 @@ impl AckDispatcher {
             }
         });
         Self { queue: sender }
+    }
+
+    fn send(&self, caller: oneshot::Sender<AckOutcome>, outcome: AckOutcome) {
+        if let Err(TrySendError::Full((caller, outcome)) | TrySendError::Closed((caller, outcome))) =
+            self.queue.try_send((caller, outcome))
+        {
+            // Whoever waited may have given up.
+            let _ = caller.send(outcome);
+        }
     }
 }
 
@@ -93,8 +107,7 @@ impl Slot {
     fn send(self, ack: Ack) {
         match self {
             Self::Stream(permit) => drop(permit.send(ack)),
-            // It fails when that runtime has ended.
-            Self::Once(caller, dispatcher) => drop(dispatcher.queue.send((caller, ack.outcome))),
+            Self::Once(caller, dispatcher) => dispatcher.send(caller, ack.outcome),
         }
     }
 }
