@@ -79,6 +79,36 @@ async fn every_bench_accounts_for_every_event() {
 }
 
 #[tokio::test]
+async fn what_the_network_adds_is_measured_and_every_event_of_it_comes() {
+    let home = TempDir::new().unwrap();
+    let place = home.path().to_str().unwrap();
+    let line = ["bench", "network", "--share", "0.01", "--dir", place, "--output", "json"];
+    let network = alone(&line).await.json();
+    assert_eq!(network.len(), 1, "{network:?}");
+    for (part, figure) in [
+        ("http", "requests_per_second"),
+        ("http", "of_empty_handler"),
+        ("http", "of_quic"),
+        ("sse", "sse_p99_us"),
+        ("sse", "quic_p99_us"),
+        ("push", "deliveries_per_second"),
+        ("connect", "with_token_p50_us"),
+        ("connect", "of_events_without_token"),
+        ("neighbours", "alone_p99_us"),
+        ("neighbours", "http_p99_of_alone"),
+        ("neighbours", "metrics_p99_of_alone"),
+        ("neighbours", "limited_principal_p99_of_alone"),
+    ] {
+        assert!(network[0][part][figure].as_f64() > Some(0.0), "{part}.{figure} is not in {}", network[0]);
+    }
+    assert_eq!(
+        (&network[0]["push"]["deliveries"], &network[0]["push"]["repeated"]),
+        (&json!(500), &json!(0))
+    );
+    assert!(is_empty(home.path()));
+}
+
+#[tokio::test]
 async fn the_limits_of_the_machine_are_measured_without_an_engine() {
     let home = TempDir::new().unwrap();
     let place = home.path().to_str().unwrap();

@@ -674,6 +674,12 @@ pub(super) const ROWS: &[Row] = &[
         dead: &["--events 10"],
     },
     Row {
+        command: "bench network",
+        wrong: &[("--only all", "'all' for '--only <MEASURE>' [possible values: http,")],
+        absent: &[],
+        dead: &[],
+    },
+    Row {
         command: "bench limits",
         wrong: &[
             ("--time 2m", "'2m' for '--time <DURATION>': expected a duration of 1m or less"),
