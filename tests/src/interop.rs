@@ -1,5 +1,5 @@
-//! Programs of others against the real engine: the `cloudevents` packages of Python and npm, npm's `eventsource`, and
-//! Schemathesis.
+//! Programs of others against the real engine: the `cloudevents` and `standardwebhooks` packages of Python and npm, npm's
+//! `eventsource`, and Schemathesis.
 //!
 //! The scripts are in `tests/interop`. Their packages are installed below the cache of this repository, once for each state of
 //! the file that pins them. Where they cannot be had, nothing is tested, which fails if `CI` is `true`.
@@ -139,6 +139,32 @@ async fn cloud_events_of_the_python_packages_come_back_equal() {
     let (_dir, engine) = engine("1").await;
     let mut script = Command::new(bin.join("python"));
     script.arg(scripts().join("python/cloud_events.py")).arg(format!("http://{}", engine.http)).arg("orders");
+    succeeds(script, &engine).await;
+    engine.stop().await;
+}
+
+#[tokio::test]
+async fn pushes_are_verified_by_the_python_package_of_standard_webhooks() {
+    let Some(bin) = or_not_tested("Standard Webhooks of Python", python().await) else { return };
+    let mut script = Command::new(bin.join("python"));
+    script.arg(scripts().join("python/webhooks.py"));
+    receives_pushes(script).await;
+}
+
+#[tokio::test]
+async fn pushes_are_verified_by_the_npm_package_of_standard_webhooks() {
+    let Some(modules) = or_not_tested("Standard Webhooks of npm", node_modules().await) else { return };
+    let mut node = Command::new("node");
+    node.env("NODE_PATH", modules).arg(scripts().join("node/webhooks.mjs"));
+    receives_pushes(node).await;
+}
+
+/// Runs a receiver of pushes on an engine that may push to it.
+async fn receives_pushes(mut script: Command) {
+    let dir = TempDir::new().unwrap();
+    let engine = Process::start_with(dir.path(), &[("LEVADA_PUSH_ALLOW", "[\"127.0.0.1/32\"]")]).await;
+    engine.run(&["topic", "create", "orders"], "").await.done();
+    script.arg(format!("http://{}", engine.http)).arg("orders");
     succeeds(script, &engine).await;
     engine.stop().await;
 }
