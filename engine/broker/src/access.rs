@@ -76,6 +76,11 @@ impl Principal {
         }
     }
 
+    /// True if it came in with a client certificate, which a browser shows without being asked.
+    pub fn has_shown_a_certificate(&self) -> bool {
+        matches!(self, Self::Known(known) if matches!(known.proof, Proof::Certificate { .. }))
+    }
+
     /// What is told of who makes a change.
     pub(crate) fn actor(&self) -> Actor {
         let proof = match self {

@@ -19,6 +19,7 @@ use tracing::Instrument as _;
 
 use crate::{
     host,
+    peer::Peer,
     principal::{Caller, principal_of},
     problem::{self, Problem},
     state::Gateway,
@@ -60,10 +61,10 @@ pub(crate) async fn enter(State(gateway): State<Gateway>, mut request: Request, 
     response
 }
 
-/// For pages that are not the gateway's: the refusal, if who asks with these headers may not browse everything.
-pub fn refusal_to_browse_all(broker: &Broker, headers: &HeaderMap) -> Option<Response> {
+/// For pages that are not the gateway's: the refusal, if who asks with these headers, over such a connection, may not browse everything.
+pub fn refusal_to_browse_all(broker: &Broker, headers: &HeaderMap, peer: Option<&Peer>) -> Option<Response> {
     let checked =
-        principal_of(broker, headers).and_then(|principal| Ok(broker.check_browses_all(&principal)?));
+        principal_of(broker, headers, peer).and_then(|principal| Ok(broker.check_browses_all(&principal)?));
     let mut response = checked.err()?.into_response();
     problem::render(&mut response, "");
     Some(response)
@@ -71,7 +72,10 @@ pub fn refusal_to_browse_all(broker: &Broker, headers: &HeaderMap) -> Option<Res
 
 /// Finds who asks; everything behind this has its principal.
 fn admit(gateway: &Gateway, request: &mut Request) -> Result<(), Problem> {
-    let principal = principal_of(gateway.broker(), request.headers())?;
+    let principal = principal_of(gateway.broker(), request.headers(), request.extensions().get())?;
+    if principal.has_shown_a_certificate() {
+        host::check_origin(request.headers(), &gateway.config().cors_origins)?;
+    }
     if principal == Principal::Local {
         if !gateway.config().serves_local {
             let detail = "the engine has no principals, and serves nobody but those on its own machine";

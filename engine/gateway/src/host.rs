@@ -1,5 +1,5 @@
-//! Which hosts and origins a request may name while every caller may do everything: without that, any web page that a
-//! person on this machine opens could publish and read.
+//! Which hosts and origins a request may name that shows no token: while every caller may do everything, and where a certificate is
+//! shown. Without that, any web page that a person opens could publish and read.
 
 use std::net::IpAddr;
 
@@ -25,13 +25,19 @@ pub(crate) fn check_local(headers: &HeaderMap, uri: &Uri, origins: &[String]) ->
         );
         return Err(Problem::new(ErrorCode::PermissionDenied, detail));
     }
+    check_origin(headers, origins)
+}
+
+/// Refuses what a page of another site has a browser send: the browser shows a client certificate, or that it is on this machine, by
+/// itself, as it does cookies. A token is shown by those who know it.
+pub(crate) fn check_origin(headers: &HeaderMap, origins: &[String]) -> Result<(), Problem> {
     let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
     if is_allowed(origin.as_bytes(), origins) {
         return Ok(());
     }
     let detail = format!(
-        "expected no Origin or one of `http.cors_origins`, got {:?}: this engine has no identities, so that pages of other \
-         sites must not call it; add the origin to that list if it is yours",
+        "expected no Origin or one of `http.cors_origins`, got {:?}: who shows no token is not served to pages of other sites; \
+         add the origin to that list if it is yours",
         String::from_utf8_lossy(origin.as_bytes())
     );
     Err(Problem::new(ErrorCode::PermissionDenied, detail))

@@ -18,6 +18,7 @@ mod json_body;
 mod openapi;
 mod outcome;
 mod params;
+mod peer;
 mod place;
 mod plugins;
 mod positions;
@@ -40,5 +41,6 @@ mod subscriptions;
 mod topics;
 
 pub use entry::refusal_to_browse_all;
+pub use peer::Peer;
 pub use router::router;
 pub use state::{Gateway, GatewayConfig};

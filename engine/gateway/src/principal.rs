@@ -7,16 +7,22 @@ use axum::{
 use levada_broker::{Broker, Credentials, Principal};
 use levada_protocol::{error::ErrorCode, token::Token};
 
-use crate::{problem::Problem, state::Gateway};
+use crate::{peer::Peer, problem::Problem, state::Gateway};
 
-/// The principal of a request with these headers: that of the token in `Authorization: Bearer` (RFC 6750). Without the header it is
-/// the local one while there are no principals.
+/// The principal of a request with these headers: that of the token in `Authorization: Bearer` (RFC 6750); without the header, that of
+/// the certificate that its connection has shown, or the local one while there are no principals. Who shows a token means it: one
+/// that is not taken is refused, whatever certificate there is.
 ///
 /// # Errors
 /// `UNAUTHENTICATED` if who asks proves nothing, or something wrong.
-pub(crate) fn principal_of(broker: &Broker, headers: &HeaderMap) -> Result<Principal, Problem> {
+pub(crate) fn principal_of(
+    broker: &Broker,
+    headers: &HeaderMap,
+    peer: Option<&Peer>,
+) -> Result<Principal, Problem> {
     let token = token_of(headers).map_err(|what| Problem::new(ErrorCode::Unauthenticated, what))?;
-    Ok(broker.authenticate(&Credentials { token, certificate: None })?)
+    let certificate = peer.and_then(Peer::certificate).filter(|_| token.is_none());
+    Ok(broker.authenticate(&Credentials { token, certificate })?)
 }
 
 /// The token that the headers hold. What is wrong never quotes them.
@@ -46,7 +52,7 @@ impl FromRequestParts<Gateway> for Caller {
     async fn from_request_parts(parts: &mut Parts, gateway: &Gateway) -> Result<Self, Problem> {
         match parts.extensions.remove::<Self>() {
             Some(caller) => Ok(caller),
-            None => principal_of(gateway.broker(), &parts.headers).map(Self),
+            None => principal_of(gateway.broker(), &parts.headers, parts.extensions.get()).map(Self),
         }
     }
 }

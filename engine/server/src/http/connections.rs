@@ -10,7 +10,11 @@ use std::{
     time::Duration,
 };
 
-use axum::serve::Listener;
+use axum::{
+    extract::connect_info::Connected,
+    serve::{IncomingStream, Listener},
+};
+use levada_gateway::Peer;
 use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -64,8 +68,10 @@ impl Listener for Limited {
         let slot = self.slots.enter(remote.ip());
         let idle_timeout = self.idle_timeout;
         let tls = self.tls.as_ref().map(|tls| Arc::clone(&tls.borrow()));
+        let peer = Peer::default();
         let connection = Connection {
-            stream: Stream::new(stream, tls),
+            stream: Stream::new(stream, tls, peer.clone()),
+            peer,
             deadline: Box::pin(time::sleep(REQUEST_TIMEOUT.min(idle_timeout))),
             answered: true,
             stalled: None,
@@ -84,6 +90,7 @@ impl Listener for Limited {
 /// A connection whose next read fails when its client is too slow, or when its slot was given to another.
 pub(super) struct Connection {
     stream: Stream,
+    peer: Peer,
     /// Until the next request has come and is being answered; after an answer, until something comes.
     deadline: Pin<Box<Sleep>>,
     answered: bool,
@@ -92,6 +99,16 @@ pub(super) struct Connection {
     idle_timeout: Duration,
     given: Pin<Box<WaitForCancellationFutureOwned>>,
     slot: Slot,
+}
+
+/// Who is at the other end of a request's connection.
+#[derive(Debug, Clone)]
+pub(super) struct Client(pub(super) Peer);
+
+impl Connected<IncomingStream<'_, Limited>> for Client {
+    fn connect_info(stream: IncomingStream<'_, Limited>) -> Self {
+        Self(stream.io().peer.clone())
+    }
 }
 
 impl Connection {

@@ -8,20 +8,21 @@ mod stream;
 use std::{future::Future, io, time::Duration};
 
 use axum::{
-    Json, Router,
-    extract::State,
+    Extension, Json, Router,
+    extract::{ConnectInfo, Request, State},
     http::{HeaderMap, HeaderValue, StatusCode, header::CONTENT_TYPE},
+    middleware,
     response::{IntoResponse, Response},
     routing::get,
 };
 use levada_broker::Broker;
-use levada_gateway::{Gateway, GatewayConfig};
+use levada_gateway::{Gateway, GatewayConfig, Peer};
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use self::connections::Limited;
 pub(crate) use self::connections::Tls;
+use self::connections::{Client, Limited};
 use crate::{clock, config::HttpConfig, metrics};
 
 /// Serves, over TLS if there is `tls`, until `until` is cancelled and the requests under way have been answered. Streams end when
@@ -35,13 +36,26 @@ pub(crate) async fn serve(
     until: CancellationToken,
 ) -> io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
+    let is_secure = tls.is_some();
     let listener = Limited::new(listener, tls, config.connections_max, config.idle_timeout);
     let is_local = config.address.ip().to_canonical().is_loopback();
     let gateway = Gateway::new(broker.clone(), gateway_config(config), draining.clone());
     let gateway = gateway.map_err(|error| io::Error::other(error.to_string()))?;
-    axum::serve(listener, router(Engine { broker, draining, is_local }, gateway))
+    let routes = router(Engine { broker, draining, is_local }, gateway);
+    if !is_secure {
+        return axum::serve(listener, routes).with_graceful_shutdown(until.cancelled_owned()).await;
+    }
+    // Clients show certificates by TLS alone.
+    let routes = routes.layer(middleware::map_request(name_peer));
+    axum::serve(listener, routes.into_make_service_with_connect_info::<Client>())
         .with_graceful_shutdown(until.cancelled_owned())
         .await
+}
+
+/// Tells the gateway who is at the other end.
+async fn name_peer(ConnectInfo(Client(peer)): ConnectInfo<Client>, mut request: Request) -> Request {
+    request.extensions_mut().insert(peer);
+    request
 }
 
 /// Serves other routes in the engine's place, until `until` is done.
@@ -110,9 +124,14 @@ async fn ready(State(engine): State<Engine>) -> (StatusCode, Json<Health>) {
 
 /// The metrics: counters, and values that are computed for the response. They name all that there is: once there
 /// are principals, they are for those who may browse all of it.
-async fn metrics_page(State(engine): State<Engine>, headers: HeaderMap) -> Response {
+async fn metrics_page(
+    State(engine): State<Engine>,
+    peer: Option<Extension<Peer>>,
+    headers: HeaderMap,
+) -> Response {
     if (!engine.is_local || engine.broker.has_principals())
-        && let Some(response) = levada_gateway::refusal_to_browse_all(&engine.broker, &headers)
+        && let Some(response) =
+            levada_gateway::refusal_to_browse_all(&engine.broker, &headers, peer.as_deref())
     {
         return response;
     }

@@ -10,6 +10,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use levada_gateway::Peer;
 use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -23,26 +24,27 @@ use crate::tls::client;
 /// A connection's bytes.
 pub(super) enum Stream {
     Plain(TcpStream),
-    Shaking(Box<Accept<TcpStream>>),
+    /// Hands are shaken; who is at the other end is told once they are.
+    Shaking(Box<Accept<TcpStream>>, Peer),
     Secure(Box<TlsStream<TcpStream>>),
 }
 
 impl Stream {
     /// A connection that was accepted; with `tls` it must shake hands first.
-    pub(super) fn new(stream: TcpStream, tls: Option<Arc<ServerConfig>>) -> Self {
+    pub(super) fn new(stream: TcpStream, tls: Option<Arc<ServerConfig>>, peer: Peer) -> Self {
         match tls {
-            Some(tls) => Self::Shaking(Box::new(TlsAcceptor::from(tls).accept(stream))),
+            Some(tls) => Self::Shaking(Box::new(TlsAcceptor::from(tls).accept(stream)), peer),
             None => Self::Plain(stream),
         }
     }
 
     /// What to read from and write to, once the hands are shaken.
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Pin<&mut dyn Bytes>>> {
-        if let Self::Shaking(accept) = self {
+        if let Self::Shaking(accept, peer) = self {
             let stream = ready!(Pin::new(accept.as_mut()).poll(context)).inspect_err(|error| {
                 debug!(%error, "TLS handshake failed");
             })?;
-            name_client(&stream);
+            name_client(&stream, peer);
             *self = Self::Secure(Box::new(stream));
         }
         Poll::Ready(Ok(self.bytes().expect("hands are shaken")))
@@ -52,7 +54,7 @@ impl Stream {
     fn bytes(&mut self) -> Option<Pin<&mut dyn Bytes>> {
         match self {
             Self::Plain(stream) => Some(Pin::new(stream)),
-            Self::Shaking(_) => None,
+            Self::Shaking(..) => None,
             Self::Secure(stream) => Some(Pin::new(stream.as_mut())),
         }
     }
@@ -63,11 +65,14 @@ trait Bytes: AsyncRead + AsyncWrite + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Bytes for T {}
 
-fn name_client(stream: &TlsStream<TcpStream>) {
+fn name_client(stream: &TlsStream<TcpStream>, peer: &Peer) {
     let (_, session) = stream.get_ref();
     match session.peer_certificates().and_then(<[_]>::first).map(|certificate| client::names(certificate)) {
         None => {}
-        Some(Ok(shown)) => debug!(uris = ?shown.uris, dns = ?shown.dns, "client certificate shown"),
+        Some(Ok(shown)) => {
+            debug!(uris = ?shown.uris, dns = ?shown.dns, "client certificate shown");
+            peer.shows(shown.proof());
+        }
         Some(Err(error)) => debug!(error, "client certificate cannot be read"),
     }
 }
@@ -94,7 +99,7 @@ impl AsyncWrite for Stream {
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Shaking(accept) => match accept.get_mut() {
+            Self::Shaking(accept, _) => match accept.get_mut() {
                 Some(stream) => Pin::new(stream).poll_shutdown(context),
                 None => Poll::Ready(Ok(())),
             },
@@ -113,7 +118,7 @@ impl AsyncWrite for Stream {
     fn is_write_vectored(&self) -> bool {
         match self {
             Self::Plain(stream) => stream.is_write_vectored(),
-            Self::Shaking(_) => true,
+            Self::Shaking(..) => true,
             Self::Secure(stream) => stream.is_write_vectored(),
         }
     }

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use levada_broker::{Broker, Connection as Counted, Credentials, LossNotice, Principal};
 use levada_protocol::{
-    certificate_name::CertificateName,
     error::{ErrorCode, Refusal},
     request::{Hello, HelloAnswer, Limits, Open, Opened},
     token::Token,
@@ -208,9 +207,7 @@ fn authenticate(shared: &Shared, connection: &Connection, token: Option<&str>) -
     })?;
     let certificate = peer::certificate(connection).map(|shown| {
         debug!(uris = ?shown.uris, dns = ?shown.dns, not_after = shown.not_after.0, "client certificate shown");
-        let uris = shown.uris.iter().map(|uri| CertificateName::uri(uri));
-        let names = uris.chain(shown.dns.iter().map(|name| CertificateName::dns(name)));
-        (names.collect(), shown.not_after)
+        shown.proof()
     });
     let peer = connection.remote_address();
     let principal = shared.broker.authenticate(&Credentials { token, certificate });

@@ -1,6 +1,6 @@
 //! Who is served, and until when: tokens and permissions over real connections.
 
-use std::{fs, os::unix::fs::PermissionsExt as _};
+use std::{fs, os::unix::fs::PermissionsExt as _, sync::Arc};
 
 use levada_protocol::{
     certificate_name::CertificateName,
@@ -12,6 +12,12 @@ use levada_protocol::{
     },
 };
 use quinn::Connection;
+use rustls::{pki_types::ServerName, version::TLS13};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+use tokio_rustls::TlsConnector;
 
 use super::{
     against, against_with,
@@ -317,6 +323,80 @@ async fn a_client_certificate_is_a_principal_by_its_alternative_names() {
             .await;
         assert_eq!(control.answer().await.unwrap_err().code, ErrorCode::Unauthenticated);
         assert_eq!(client::closed_with(&connection).await, ErrorCode::Unauthenticated);
+    })
+    .await;
+}
+
+/// The head and body of the response to a request over TLS, with a certificate and some headers.
+async fn by_https(server: &Started, shown: Option<&Signed>, path: &str, headers: &str) -> String {
+    let tls = client::tls(&server.ca_pem_path, &[&TLS13], b"http/1.1", shown);
+    let stream = TcpStream::connect(server.http).await.unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    let mut stream = TlsConnector::from(Arc::new(tls)).connect(name, stream).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{headers}\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut response = String::new();
+    stream.read_to_string(&mut response).await.unwrap();
+    response
+}
+
+#[tokio::test]
+async fn by_http_a_certificate_is_a_principal_too_unless_a_token_says_otherwise() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, ca_file) = (dir.path().join("admin.token"), dir.path().join("clients.pem"));
+    let ca = OtherCa::new("Clients", NOW);
+    ca.write(&ca_file);
+    let config = with(config(&dir), |config| {
+        config.tls.client_ca = Some(ca_file);
+        config.http.tls = crate::config::HttpTls::On;
+    });
+    against_with(config, Some(file.clone()), async |server| {
+        let token = fs::read_to_string(&file).unwrap();
+        let office = Office::open(&server, token.trim_end()).await;
+        office.shop(&["browse **"], None).await;
+        let change = |add: &[&str], remove: &[&str]| {
+            let names = |names: &[&str]| names.iter().map(|name| CertificateName::uri(name)).collect();
+            Request::ChangePrincipal(ChangePrincipal {
+                add_certificates: names(add),
+                remove_certificates: names(remove),
+                ..ChangePrincipal::new(SHOP.parse().unwrap())
+            })
+        };
+        office.ask(change(&["spiffe://example/shop"], &[])).await;
+        let shop = ca.sign("never this", vec![uri("spiffe://example/shop")], NOW);
+        let other = ca.sign(SHOP, vec![uri("spiffe://example/other")], NOW);
+        let topics = "/v1/topics";
+        let status = |response: &str| response[9..12].to_owned();
+        for (shown, path, headers, expected) in [
+            (Some(&shop), topics, "", "200"),
+            (Some(&shop), "/metrics", "", "200"),
+            (Some(&other), topics, "", "401"),
+            (None, topics, "", "401"),
+            // A token is meant: the certificate does not help one that is not taken.
+            (Some(&shop), topics, "authorization: Bearer nonsense\r\n", "401"),
+            // A browser shows a certificate for any page.
+            (Some(&shop), topics, "origin: https://evil.example\r\n", "403"),
+        ] {
+            let response = by_https(&server, shown, path, headers).await;
+            assert_eq!(status(&response), expected, "{path} {headers}: {response}");
+        }
+        let bearer = format!("authorization: Bearer {}\r\n", token.trim_end());
+        let own = by_https(&server, Some(&other), "/metrics", &bearer).await;
+        assert_eq!(status(&own), "200", "{own}");
+        // On one connection, a name that is taken away is nobody's with the next request.
+        let tls = client::tls(&server.ca_pem_path, &[&TLS13], b"http/1.1", Some(&shop));
+        let stream = TcpStream::connect(server.http).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let mut stream = TlsConnector::from(Arc::new(tls)).connect(name, stream).await.unwrap();
+        for expected in ["200", "401"] {
+            stream.write_all(b"GET /v1/topics HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+            let mut response = vec![0; 4096];
+            let len = stream.read(&mut response).await.unwrap();
+            assert_eq!(status(&String::from_utf8_lossy(&response[..len])), expected);
+            if expected == "200" {
+                office.ask(change(&[], &["spiffe://example/shop"])).await;
+            }
+        }
     })
     .await;
 }

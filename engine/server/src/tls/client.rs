@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use levada_protocol::ids::Timestamp;
+use levada_protocol::{certificate_name::CertificateName, ids::Timestamp};
 use rustls::{
     RootCertStore,
     crypto::CryptoProvider,
@@ -27,6 +27,14 @@ pub(crate) struct ClientCertificate {
     pub(crate) dns: Vec<String>,
     /// Its last millisecond: TLS looks at it when a connection begins, and not again.
     pub(crate) not_after: Timestamp,
+}
+
+impl ClientCertificate {
+    /// The names by which its holder may be a principal, in order of preference, and when it expires.
+    pub(crate) fn proof(&self) -> (Vec<CertificateName>, Timestamp) {
+        let uris = self.uris.iter().map(|uri| CertificateName::uri(uri));
+        (uris.chain(self.dns.iter().map(|name| CertificateName::dns(name))).collect(), self.not_after)
+    }
 }
 
 /// What a certificate says, in DER. It must have been verified before.
