@@ -58,14 +58,14 @@ impl Target {
             Some(addr) => {
                 let token = TokenVariables::of_process().or_flag(common.token_file.as_deref())?;
                 let ca = common.ca.clone().map(Ca::File);
-                (None, Address { reach: Reach { addr: addr.clone(), ca, token }, mtu })
+                (None, Address { reach: Reach { addr: addr.clone(), ca, token, certificate: None }, mtu })
             }
             None => {
                 let sandbox =
                     Sandbox::start("levada-bench-", &place::checked(output, common.dir.as_deref()), None)
                         .await?;
                 let (addr, ca) = (sandbox.engine().addr().to_owned(), sandbox.engine().ca().to_owned());
-                let reach = Reach { addr, ca: Some(Ca::File(ca)), token: None };
+                let reach = Reach { addr, ca: Some(Ca::File(ca)), token: None, certificate: None };
                 (Some(sandbox), Address { reach, mtu })
             }
         };

@@ -4,7 +4,7 @@
 
 use std::{env, path::PathBuf};
 
-use levada_client::{BearerToken, Ca};
+use levada_client::{BearerToken, Ca, ClientCertificate};
 use levada_protocol::{error::ErrorCode, ids::InvalidName};
 use levada_terminal::{Failure, Reach, TokenVariables};
 
@@ -20,16 +20,21 @@ struct Environment {
     addr: Option<String>,
     ca: Option<PathBuf>,
     token: TokenVariables,
+    cert: Option<PathBuf>,
+    key: Option<PathBuf>,
 }
 
 impl Environment {
     fn of_process() -> Self {
         let text = |name: &str| env::var(name).ok();
+        let file = |name: &str| env::var_os(name).map(PathBuf::from);
         Self {
             context: text(CONTEXT),
             addr: text("LEVADA_ADDR"),
-            ca: env::var_os("LEVADA_CA").map(PathBuf::from),
+            ca: file("LEVADA_CA"),
             token: TokenVariables::of_process(),
+            cert: file("LEVADA_CERT"),
+            key: file("LEVADA_CERT_KEY"),
         }
     }
 }
@@ -69,17 +74,19 @@ fn choose(
     stored: impl FnOnce() -> Result<Contexts, Failure>,
 ) -> Result<Reach, Failure> {
     let context = context(args, &environment, stored)?;
-    // What the environment says of trust and token is about the engine that it, or a default, names.
-    let (environment_ca, environment_token) = match args.context {
-        Some(_) => (None, TokenVariables::default()),
-        None => (environment.ca, environment.token),
+    // What the environment says of trust and proofs is about the engine that it, or a default, names.
+    let Environment {
+        addr: environment_addr, ca: environment_ca, token: environment_token, cert, key, ..
+    } = match args.context {
+        Some(_) => Environment { addr: environment.addr, ..Environment::default() },
+        None => environment,
     };
     let (mut context_addr, mut context_ca, mut context_token) = (None, None, None);
     if let Some(Context { addr, ca, token }) = context {
         (context_addr, context_ca, context_token) = (Some(addr), ca, token);
     }
     // A context chosen by flag says which engine; any other is only looked at where the environment does not.
-    let addr = args.addr.clone().or(context_addr).or(environment.addr);
+    let addr = args.addr.clone().or(context_addr).or(environment_addr);
     let ca = args.ca.clone().or(environment_ca).map(Ca::File);
     let token = environment_token.or_flag(args.token_file.as_deref())?;
     let token = token.or_else(|| context_token.map(|token| BearerToken::Text(token.reveal())));
@@ -87,7 +94,23 @@ fn choose(
         addr: addr.unwrap_or_else(|| DEFAULT_ADDR.to_owned()),
         ca: ca.or_else(|| context_ca.map(|pem| Ca::Pem(pem.into_bytes()))),
         token,
+        certificate: certificate(args.cert.clone().or(cert), args.cert_key.clone().or(key))?,
     })
+}
+
+/// A certificate and its key, which go together.
+fn certificate(cert: Option<PathBuf>, key: Option<PathBuf>) -> Result<Option<ClientCertificate>, Failure> {
+    let alone = |got: &str, missing: &str| {
+        let message =
+            format!("expected a client certificate and its key, got {got} alone: name {missing} as well");
+        Err(Failure::new(ErrorCode::ConfigInvalid, message))
+    };
+    match (cert, key) {
+        (None, None) => Ok(None),
+        (Some(certificate), Some(key)) => Ok(Some(ClientCertificate { certificate, key })),
+        (Some(_), None) => alone("the certificate", "--cert-key or LEVADA_CERT_KEY"),
+        (None, Some(_)) => alone("the key", "--cert or LEVADA_CERT"),
+    }
 }
 
 /// The context in force. Where an address is given otherwise there is none, unless --context itself names it: a token is
@@ -141,7 +164,7 @@ mod tests {
             "1" | "2" => Some(BearerToken::Text(self::token(token.parse().unwrap()).reveal())),
             file => Some(BearerToken::File(file.into())),
         };
-        Reach { addr: addr.to_owned(), ca, token }
+        Reach { addr: addr.to_owned(), ca, token, certificate: None }
     }
 
     fn chosen(flags: &str, variables: &str) -> Result<Reach, Failure> {
@@ -151,6 +174,8 @@ mod tests {
                 "context" => args.context = Some(value.parse().unwrap()),
                 "addr" => args.addr = Some(value.to_owned()),
                 "ca" => args.ca = Some(value.into()),
+                "cert" => args.cert = Some(value.into()),
+                "key" => args.cert_key = Some(value.into()),
                 _ => args.token_file = Some(value.into()),
             }
         }
@@ -161,6 +186,8 @@ mod tests {
                 "CONTEXT" => environment.context = text,
                 "ADDR" => environment.addr = text,
                 "CA" => environment.ca = Some(value.into()),
+                "CERT" => environment.cert = Some(value.into()),
+                "KEY" => environment.key = Some(value.into()),
                 "TOKEN" => environment.token.text = Some(token(value.parse().unwrap()).reveal()),
                 _ => environment.token.file = Some(value.into()),
             }
@@ -211,6 +238,26 @@ mod tests {
         let args = ClientArgs::default();
         let found = choose(&args, Environment::default(), || Ok(Contexts::default())).unwrap();
         assert_eq!(found, reach(DEFAULT_ADDR, "", ""));
+    }
+
+    #[test]
+    fn a_certificate_comes_with_its_key_from_flags_or_the_environment_that_names_the_engine() {
+        let files =
+            |cert: &str, key: &str| Some(ClientCertificate { certificate: cert.into(), key: key.into() });
+        for (flags, variables, expected) in [
+            ("cert=a.pem key=a.key", "", files("a.pem", "a.key")),
+            ("", "CERT=e.pem KEY=e.key", files("e.pem", "e.key")),
+            ("cert=a.pem key=a.key", "CERT=e.pem KEY=e.key", files("a.pem", "a.key")),
+            ("context=dev", "CERT=e.pem KEY=e.key", None),
+        ] {
+            assert_eq!(chosen(flags, variables).unwrap().certificate, expected, "{flags} {variables}");
+        }
+        for (flags, variables, missing) in
+            [("cert=a.pem", "", "LEVADA_CERT_KEY"), ("", "KEY=e.key", "LEVADA_CERT")]
+        {
+            let failure = chosen(flags, variables).unwrap_err().to_string();
+            assert!(failure.contains(missing), "{failure}");
+        }
     }
 
     #[test]

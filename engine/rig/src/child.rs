@@ -140,7 +140,7 @@ impl Engine {
     /// A new connection to it.
     pub async fn connect(&self) -> anyhow::Result<Client> {
         let ca = Some(Ca::File(self.ca.clone()));
-        Reach { addr: self.addr.clone(), ca, token: None }.connect(None).await
+        Reach { addr: self.addr.clone(), ca, token: None, certificate: None }.connect(None).await
     }
 
     /// Where it listens.

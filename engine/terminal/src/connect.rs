@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use levada_client::{BearerToken, Ca, Client, ClientConfig};
+use levada_client::{BearerToken, Ca, Client, ClientCertificate, ClientConfig};
 use levada_protocol::{error::ErrorCode, token::Token};
 
 use crate::failure::Failure;
@@ -25,6 +25,8 @@ pub struct Reach {
     pub ca: Option<Ca>,
     /// The bearer token to show.
     pub token: Option<BearerToken>,
+    /// The client certificate to show.
+    pub certificate: Option<ClientCertificate>,
 }
 
 impl Reach {
@@ -61,6 +63,18 @@ impl Reach {
             Some(Ca::Pem(pem)) => config.ca_pem(pem.as_slice()),
             Some(Ca::File(file)) => config.ca_file(ca_file(Some(file))?),
             None => config.ca_file(ca_file(None)?),
+        };
+        let config = match &self.certificate {
+            None => config,
+            Some(ClientCertificate { certificate, key }) => {
+                for file in [certificate, key] {
+                    fs::File::open(file).map_err(|error| {
+                        Failure::unreadable(file, &error)
+                            .hint("--cert and --cert-key, or LEVADA_CERT and LEVADA_CERT_KEY, name PEM files of a client certificate")
+                    })?;
+                }
+                config.client_certificate_files(certificate, key)
+            }
         };
         match &self.token {
             None => Ok(config),

@@ -31,6 +31,12 @@ pub(crate) struct ClientArgs {
     /// processes
     #[arg(long, global = true, value_name = "FILE", help_heading = ENGINE)]
     pub(crate) token_file: Option<PathBuf>,
+    /// A client certificate to show, in PEM, with --cert-key [env: LEVADA_CERT]
+    #[arg(long, global = true, value_name = "FILE", help_heading = ENGINE)]
+    pub(crate) cert: Option<PathBuf>,
+    /// The certificate's key, in PEM [env: LEVADA_CERT_KEY]
+    #[arg(long, global = true, value_name = "FILE", help_heading = ENGINE)]
+    pub(crate) cert_key: Option<PathBuf>,
     /// The engine that these flags, the environment and the contexts name together.
     #[arg(skip)]
     pub(crate) reach: Reach,
