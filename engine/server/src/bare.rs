@@ -5,7 +5,8 @@
 
 use std::{future::Future, io, path::PathBuf};
 
-use axum::Router;
+use axum::{Router, http::header::CONTENT_TYPE, routing::post};
+use bytes::Bytes;
 use tokio::net::TcpListener;
 
 use crate::{
@@ -44,15 +45,21 @@ pub fn bare_endpoint(config: &ServerConfig) -> Result<BareEndpoint, Error> {
     Ok(BareEndpoint { endpoint, ca_pem_path: files.ca_pem() })
 }
 
-/// Serves these routes as the engine does its own, on the engine's threads of HTTP, until `until` is done.
+/// Serves an empty handler as the engine does its own, on the engine's threads of HTTP, until `until` is done: each POST, whose body
+/// it takes whole, gets this JSON.
 ///
 /// # Errors
 /// If the listener cannot be used, or a thread cannot be had.
 pub async fn bare_http(
     listener: TcpListener,
-    routes: Router,
+    json: &'static str,
     until: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
+    let take = async move |body: Bytes| {
+        drop(body);
+        ([(CONTENT_TYPE, "application/json")], json)
+    };
+    let routes = Router::new().route("/{*path}", post(take));
     let (listener, runtime) = (listener.into_std()?, HttpRuntime::start()?);
     let serving = async move { http::serve_bare(listener, &HttpConfig::default(), routes, until).await };
     runtime.handle().spawn(serving).await.map_err(io::Error::other)?

@@ -3,10 +3,13 @@
 use std::path::Path;
 
 use anyhow::Context as _;
-use levada_client::{Client, ClientConfig, CreatePrincipal, NewToken, Quotas, TopicSettings};
+use levada_client::{Client, ClientConfig, Quotas, TopicSettings};
 use levada_rig::{Sandbox, latencies::Latencies};
 
-use super::http::{TOPIC, per_second, publish};
+use super::{
+    engines,
+    http::{TOPIC, per_second, publish},
+};
 use crate::{args::NetworkArgs, clock::Clock, figures::figures};
 
 /// Measured in turn, so often.
@@ -28,30 +31,16 @@ figures! {
     }
 }
 
-/// Makes a principal with these permissions and returns its token. The first one must be an administrator.
-pub(super) async fn principal(
-    client: &Client,
-    name: &str,
-    permissions: &[&str],
-    quotas: Quotas,
-) -> anyhow::Result<String> {
-    let permissions = permissions.iter().map(|line| line.parse()).collect::<Result<_, _>>()?;
-    let token = Some(NewToken::default());
-    let made = CreatePrincipal { name: name.parse()?, permissions, certificates: Vec::new(), quotas, token };
-    let (_, issued) = client.create_principal(made).await?;
-    Ok(issued.context("the engine issued no token")?.token)
-}
-
 pub(super) async fn measure(
     engine: &Sandbox,
     dir: &Path,
     args: &NetworkArgs,
 ) -> anyhow::Result<ConnectFigures> {
-    let guarded = Sandbox::start_command(&super::SERVE, "levada-bench-", dir, None).await?;
+    let guarded = engines::start(dir).await?;
     let without = engine.engine().client_config();
     let local = guarded.engine().connect().await?;
     local.create_topic(TOPIC, TopicSettings::default()).await?;
-    let token = principal(&local, "bench", &["admin"], Quotas::default()).await?;
+    let token = engines::principal(&local, "bench", &["admin"], Quotas::default()).await?;
     local.close().await;
     let with = guarded.engine().client_config().token(token);
     let control = engine.engine().connect().await?;

@@ -2,8 +2,6 @@
 //! engine's own server, takes whole bodies and returns a short response; it ends when its stdin does.
 
 use anyhow::Context as _;
-use axum::{Router, routing::post};
-use bytes::Bytes;
 use levada_server::bare_http;
 use levada_terminal::Output;
 use serde::Serialize;
@@ -28,13 +26,8 @@ pub(crate) async fn run(output: &Output, args: &CounterpartArgs) -> anyhow::Resu
     let listener = TcpListener::bind(args.listen).await.context("listening")?;
     let http = listener.local_addr().context("finding the port")?.to_string();
     output.json(&Started { quic: String::new(), http, ca: String::new() })?;
-    let take = async |body: Bytes| {
-        drop(body);
-        ([("content-type", "application/json")], RESPONSE)
-    };
-    let router = Router::new().route("/v1/topics/{topic}/events", post(take));
     let closed = async {
         let _closed = stdin_closed.await;
     };
-    bare_http(listener, router, closed).await.context("serving")
+    bare_http(listener, RESPONSE, closed).await.context("serving")
 }

@@ -5,6 +5,7 @@
 
 mod connect;
 mod empty;
+mod engines;
 mod http;
 mod http_client;
 mod load;
@@ -16,7 +17,6 @@ mod sse;
 use std::pin::pin;
 
 use clap::ValueEnum as _;
-use levada_rig::Sandbox;
 use levada_terminal::{
     Output, interrupted,
     output::{count, micros, rate},
@@ -34,10 +34,6 @@ use crate::{
     limits::until_stopped,
     place,
 };
-
-/// The engine's command: as `levada serve`, with a receiver of pushes on this machine.
-const SERVE: [&str; 6] =
-    ["serve", "--http", "127.0.0.1:0", "--until-stdin-closes", "--push-allow", "127.0.0.1/32"];
 
 /// One run, or the medians of several. The names of all fields are the bench's interface.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -86,8 +82,7 @@ async fn measure_all(output: &Output, args: &NetworkArgs) -> anyhow::Result<Netw
     let dir = place::checked(output, args.dir.as_deref());
     for measure in all {
         let bar = output.progress(None, measure.word());
-        // Each has an engine of its own: what one leaves stored is not there for the next.
-        let engine = Sandbox::start_command(&SERVE, "levada-bench-", &dir, None).await?;
+        let engine = engines::start(&dir).await?;
         match measure {
             NetworkMeasure::Http => network.http = Some(http::measure(&engine, &dir, args).await?),
             NetworkMeasure::Sse => network.sse = Some(sse::measure(&engine, args).await?),

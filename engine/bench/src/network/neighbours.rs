@@ -10,7 +10,7 @@ use levada_rig::{Sandbox, latencies::Latencies};
 use tokio::task::JoinSet;
 
 use super::{
-    connect::principal,
+    engines::principal,
     load::{Load, request},
 };
 use crate::{

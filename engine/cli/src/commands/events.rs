@@ -3,7 +3,7 @@
 use levada_client::Delivery;
 use levada_json::{Location, write_event};
 use levada_protocol::{batch::EventRef, ids::Offset};
-use levada_terminal::output::{Output, Unwritten};
+use levada_terminal::output::{Output, Unwritten, counted};
 
 use crate::args::SubscribeArgs;
 
@@ -24,6 +24,14 @@ pub(super) struct Printed {
     pub(super) bytes: u64,
     /// The last event's offset.
     pub(super) last: Option<Offset>,
+}
+
+/// What is said of events that were not shown.
+pub(super) fn withheld_remark(events: u64) -> String {
+    format!(
+        "{} withheld: a plugin of your permission (`read … via …`) failed on them",
+        counted(events, "event")
+    )
 }
 
 impl<'a> Printer<'a> {

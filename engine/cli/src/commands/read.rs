@@ -8,13 +8,10 @@ use std::{
 
 use levada_client::{Client, Delivery, Error, ErrorCode, ReadOptions, Reader, Start};
 use levada_protocol::{ids::Timestamp, request::Position};
-use levada_terminal::{
-    interrupted,
-    output::{Output, counted},
-};
+use levada_terminal::{interrupted, output::Output};
 
 use super::{
-    events::Printer,
+    events::{Printer, withheld_remark},
     search,
     stops::{Waiting, stopped},
 };
@@ -154,14 +151,6 @@ impl Printing<'_> {
         }
         Ok(())
     }
-}
-
-/// What is said of events that were not shown.
-pub(super) fn withheld_remark(events: u64) -> String {
-    format!(
-        "{} withheld: a plugin of your permission (`read … via …`) failed on them",
-        counted(events, "event")
-    )
 }
 
 /// The last events of one partition.

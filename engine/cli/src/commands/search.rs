@@ -12,8 +12,7 @@ use serde::Serialize;
 
 use super::{
     again::CommandLine,
-    events::Printer,
-    read::withheld_remark,
+    events::{Printer, withheld_remark},
     stops::{Waiting, stopped},
 };
 use crate::args::{Beginning, ReadArgs};
