@@ -1,10 +1,10 @@
 //! Connections to receivers: the name is resolved once for each, every address is checked, and the connection is made to one
-//! that was. Nothing else is asked which way to go: no proxies, no variables of the environment.
+//! that may be pushed to. Nothing else is asked which way to go: no proxies, no variables of the environment.
 
 use std::{
     future::Future,
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, ToSocketAddrs as _},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -18,10 +18,7 @@ use hyper_util::{
     rt::TokioIo,
 };
 use rustls::{ClientConfig, pki_types::ServerName};
-use tokio::{
-    net::{TcpStream, lookup_host},
-    time::timeout,
-};
+use tokio::{net::TcpStream, sync::Semaphore, task::spawn_blocking, time::timeout};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{
@@ -31,6 +28,9 @@ use crate::{
 
 /// Addresses of one name that are tried.
 const ADDRESSES_MAX: usize = 8;
+/// Names that are looked up at once. A lookup takes a thread until the system's resolver has an answer or gives up; those threads read the
+/// log as well, so that a name server that is silent must not take them all.
+const LOOKUPS_MAX: usize = 8;
 /// How long a connection may take to be made, whether or not a request still waits for it.
 const CONNECT_MAX: Duration = Duration::from_secs(30);
 
@@ -58,12 +58,14 @@ pub(crate) enum ConnectError {
 #[derive(Clone)]
 pub(crate) struct Connector {
     allowed: Arc<Allowed>,
+    lookups: Arc<Semaphore>,
     tls: TlsConnector,
 }
 
 impl Connector {
     pub(crate) fn new(allowed: Allowed, tls: Arc<ClientConfig>) -> Self {
-        Self { allowed: Arc::new(allowed), tls: TlsConnector::from(tls) }
+        let lookups = Arc::new(Semaphore::new(LOOKUPS_MAX));
+        Self { allowed: Arc::new(allowed), lookups, tls: TlsConnector::from(tls) }
     }
 
     async fn connect(self, uri: Uri) -> Result<Stream, ConnectError> {
@@ -83,27 +85,40 @@ impl Connector {
         Ok(Stream::Tls(TokioIo::new(Box::new(stream))))
     }
 
-    /// The addresses of a host, all of which may be pushed to.
+    /// The first addresses of a name. Its turn lasts for as long as the system is at it, whether or not anybody still waits.
+    async fn look_up(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        let turn = Arc::clone(&self.lookups).acquire_owned().await.map_err(io::Error::other)?;
+        let name = host.to_owned();
+        let looking = spawn_blocking(move || {
+            let _turn = turn;
+            let addresses = (name.as_str(), port).to_socket_addrs()?;
+            Ok(addresses.take(ADDRESSES_MAX).collect())
+        });
+        looking.await.map_err(io::Error::other)?
+    }
+
+    /// The addresses of a host that may be pushed to, at least one.
     async fn resolve(&self, host: &str, port: u16, plain: bool) -> Result<Vec<SocketAddr>, ConnectError> {
         let unknown = |why: String| ConnectError::Name { host: host.to_owned(), why };
         let addresses: Vec<SocketAddr> = match host.parse::<IpAddr>() {
             Ok(address) => vec![SocketAddr::new(address, port)],
-            Err(_) => lookup_host((host, port))
-                .await
-                .map_err(|error| unknown(error.to_string()))?
-                .take(ADDRESSES_MAX)
-                .collect(),
+            Err(_) => self.look_up(host, port).await.map_err(|error| unknown(error.to_string()))?,
         };
         if addresses.is_empty() {
             return Err(unknown("it has no address".to_owned()));
         }
-        for address in &addresses {
-            // One that is private beside one that is public is a name that is not to be trusted.
-            self.allowed
-                .check(address.ip(), plain)
-                .map_err(|why| ConnectError::Refused(format!("{host:?} is at {why}")))?;
+        // Of a name such as localhost one may be allowed and another not; none of the others is ever connected to.
+        let (mut allowed, mut refused) = (Vec::new(), None);
+        for address in addresses {
+            match self.allowed.check(address.ip(), plain) {
+                Ok(()) => allowed.push(address),
+                Err(why) => refused = refused.or(Some(why)),
+            }
         }
-        Ok(addresses)
+        match refused {
+            Some(why) if allowed.is_empty() => Err(ConnectError::Refused(format!("{host:?} is at {why}"))),
+            _ => Ok(allowed),
+        }
     }
 }
 

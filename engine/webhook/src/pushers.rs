@@ -116,6 +116,7 @@ impl Pushers {
                 sender: self.sender.clone(),
                 target: receiver,
                 stop: stop.clone(),
+                paused: None,
             };
             self.tasks.spawn(async move {
                 worker.run().await;

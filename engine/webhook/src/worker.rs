@@ -66,6 +66,8 @@ pub(crate) struct Worker {
     /// What is to be pushed, as it is now.
     pub(crate) target: watch::Receiver<PushTarget>,
     pub(crate) stop: CancellationToken,
+    /// The receiver at this URL asked for a pause until then; it holds for every consumer.
+    pub(crate) paused: Option<(String, Instant)>,
 }
 
 impl Worker {
@@ -106,6 +108,7 @@ impl Worker {
             return End::Lost(error.code());
         }
         let extend = target.rules.ack_timeout / 3;
+        let paused = self.paused.take().filter(|(url, _)| *url == target.rules.url);
         let mut attempts = Attempts {
             pushing: self.pushing.clone(),
             sender: self.sender.clone(),
@@ -115,7 +118,7 @@ impl Worker {
             verbs: Vec::new(),
             sequence: 0,
             confirmed: 0,
-            wait_until: None,
+            wait_until: paused.map(|(_, until)| until),
         };
         let mut channel = Channel { outgoing, control };
         let serving = attempts.serve(&mut channel, &mut self.target, &self.stop, extend);
@@ -128,6 +131,7 @@ impl Worker {
         if matches!(end, End::Stopped | End::Changed | End::Paused) {
             attempts.finish(&mut channel).await;
         }
+        self.paused = attempts.wait_until.map(|until| (attempts.target.rules.url.clone(), until));
         end
     }
 }

@@ -135,6 +135,23 @@ async fn a_pause_longer_than_the_timeout_of_acknowledgements_keeps_the_delivery(
 }
 
 #[tokio::test]
+async fn a_pause_holds_for_the_consumer_that_comes_after_another_setting() {
+    let engine = Engine::start(one_attempt()).await;
+    let mut receiver = Receiver::start(|_, _| with_header(429, "retry-after: 3600", "")).await;
+    engine.push(receiver.url()).await;
+    engine.publish(&[(Some("a"), 1)]).await;
+    receiver.next().await;
+    engine.until(|info| info.push.as_ref().is_some_and(|push| push.state == PushState::Throttled)).await;
+    // For another bound a consumer begins anew, and gets what is there.
+    engine.set(SetPush { max_in_flight: Some(7), ..to(None) }).await;
+    engine.publish(&[(Some("b"), 2)]).await;
+    let info = engine.until(|info| info.in_flight == 2 && info.consumers.len() == 1).await;
+    assert_eq!(info.push.unwrap().max_in_flight, 7);
+    assert!(receiver.is_quiet(), "it asked for an hour");
+    engine.stop().await;
+}
+
+#[tokio::test]
 async fn a_redirect_is_a_failure_and_is_not_followed() {
     let engine = Engine::start(one_attempt()).await;
     let mut elsewhere = Receiver::start(|_, _| status(200, "")).await;
