@@ -214,21 +214,25 @@ impl Authentication {
         let Some(of) = self.refusals.sample(Sampled { principal: by.principal.clone(), required }) else {
             return;
         };
-        let (this, cancelled, code) = (Arc::clone(self), self.tasks.cancelled().clone(), error.code());
+        let (this, code) = (Arc::clone(self), error.code());
         self.tasks.spawn(tracing::debug_span!("refusal"), async move {
-            cancelled.run_until_cancelled(this.tell_refusals(by, &of, code)).await;
+            this.tell_refusals(by, &of, code).await;
         });
     }
 
-    /// Tells of a refusal, and once an interval of those that follow, until there are none.
+    /// Tells of a refusal, and once an interval of those that follow, until there are none. When the engine ends it tells of those that
+    /// have followed by then.
     async fn tell_refusals(&self, by: Actor, of: &Sampled, code: ErrorCode) {
-        let mut times = Some(1);
+        let (mut times, mut ends) = (Some(1), false);
         while let Some(count) = times {
             let change = Change::Noted(Noted::refused(of.required.clone(), code, count));
             if let Err(error) = self.shard.change(by.clone(), change).await {
                 tracing::debug!(%error, "a refusal was not noted");
             }
-            sleep(refusals::INTERVAL).await;
+            if ends {
+                return;
+            }
+            ends = self.tasks.cancelled().run_until_cancelled(sleep(refusals::INTERVAL)).await.is_none();
             times = self.refusals.since(of);
         }
     }

@@ -37,7 +37,7 @@ impl PartialSchema for CloudEvent {
             .property("id", described("Unique within the source; the event's id"))
             .property("source", described("A URI reference of what the event comes from").format(Some(uri)))
             .property("type", described("What kind of event it is"))
-            .property("time", time("When it happened, from 1970 on; default: now"))
+            .property("time", time("When it happened; default: now"))
             .property("subject", text())
             .property("dataschema", text())
             .property("datacontenttype", described("The media type of the data; default: `application/json`"))

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use bytes::Bytes;
-use levada_json::time;
+use levada_json::time::{self, InvalidTime};
 use levada_protocol::{
     event::Event,
     ids::Timestamp,
@@ -128,9 +128,15 @@ fn non_empty<'a>(name: &str, value: &'a str) -> Result<&'a str, InvalidCloudEven
     Ok(value)
 }
 
+/// A time; one before 1970, which an event's own time cannot be, is the beginning of that year.
 fn rfc_3339(name: &str, value: &str) -> Result<Timestamp, InvalidCloudEvent> {
-    let expected = "a time in RFC 3339 from 1970 on, such as 2026-01-31T12:00:00Z,";
-    time::parse(value).map_err(|_| InvalidCloudEvent::attribute(name, expected, value))
+    match time::parse(value) {
+        Err(InvalidTime::Before1970) => Ok(Timestamp(0)),
+        parsed => parsed.map_err(|_| {
+            let expected = "a time in RFC 3339, such as 2026-01-31T12:00:00Z,";
+            InvalidCloudEvent::attribute(name, expected, value)
+        }),
+    }
 }
 
 fn tombstone(value: &str) -> Result<bool, InvalidCloudEvent> {

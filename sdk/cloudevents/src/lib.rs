@@ -6,7 +6,7 @@
 //! | `datacontenttype` | the header `content-type` |
 //! | `id` | the event id; over 128 bytes its SHA-256 in hex, and the header `ce-id`. Ids are unique only within their `source`: a topic with a dedup window needs the `dedup_header` `ce-source` |
 //! | `specversion`, `source`, `type`, `subject`, `dataschema`, extensions | headers of those names behind `ce-` |
-//! | `time` | the event time; also the header `ce-time` where that would be written otherwise |
+//! | `time` | the event time; also the header `ce-time` where that would be written otherwise. One before 1970 is kept in the header, and the event's own is the beginning of that year |
 //! | `partitionkey` | the key |
 //! | `expirytime` | the time to live, and the header `ce-expirytime` |
 //! | `levadatombstone` | `true`: an event without payload |

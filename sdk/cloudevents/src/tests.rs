@@ -254,6 +254,19 @@ fn an_id_that_is_too_long_for_an_event_is_hashed_there_and_kept() {
 }
 
 #[test]
+fn a_time_before_1970_comes_back_as_it_was() {
+    let landing = "1969-07-20T20:17:40Z";
+    let event = read(&with(&json!({ "time": landing }))).unwrap();
+    assert_eq!(event.time, Some(Timestamp(0)));
+    assert_eq!(shown(&event)["time"], landing);
+    let beginning = read(&with(&json!({ "time": "1970-01-01T00:00:00Z" }))).unwrap();
+    assert_eq!(
+        (beginning.time, &shown(&beginning)["time"]),
+        (Some(Timestamp(0)), &json!("1970-01-01T00:00:00Z"))
+    );
+}
+
+#[test]
 fn data_is_kept_whether_absent_null_text_or_bytes() {
     for (members, payload, out) in [
         (json!({}), &b""[..], json!({})),
@@ -327,7 +340,7 @@ fn what_is_no_cloud_event_is_refused_with_the_attribute_and_what_came() {
         ),
         (
             json!({"time": "noon"}),
-            "expected a time in RFC 3339 from 1970 on, such as 2026-01-31T12:00:00Z, as the attribute `time`, got \"noon\"",
+            "expected a time in RFC 3339, such as 2026-01-31T12:00:00Z, as the attribute `time`, got \"noon\"",
         ),
         (
             json!({"Trace": "x"}),

@@ -22,7 +22,7 @@ IN_WORDS = re.compile(
     r"|a whole number of 32 bits, true or false as the attribute `[a-z0-9]+`, got \"-?\d+\.0\""
     r"|expected `partition` with `expect_offset`"
     r"|expect_offset and deliver_at contradict each other"
-    r"|from 1970 on, such as \S+ as the attribute `(time|expirytime)`"
+    r"|a time in RFC 3339, such as \S+ as the attribute `(time|expirytime)`"
 )
 # Values of such forms, so that most requests get further than to their parameters.
 GOOD = {

@@ -223,6 +223,12 @@ async fn refusals_are_told_once_for_each_caller_and_reason_and_counted() {
     let counted = engine.metric("levada_refused_calls_total").await;
     assert_eq!((counted["denied"], counted["unauthenticated"]), (100.0, 1.0));
     assert_eq!(refused().await.len(), 2, "the others of the minute are counted alone");
+    // When the engine ends, those that have followed are told.
+    let engine = engine.restart().await;
+    let all = told(&engine, &admin).await;
+    let last: Vec<&Value> = all.iter().filter(|event| event["action"] == "refused").skip(2).collect();
+    assert_eq!(last.len(), 1, "{last:?}");
+    assert_eq!((&last[0]["principal"], &last[0]["detail"]["times"]), (&json!(CLERK), &json!(99)));
     engine.broker.shutdown().await;
 }
 
