@@ -12,6 +12,7 @@ mod body;
 mod dead_letters;
 mod entry;
 mod events;
+mod grammar;
 mod host;
 mod incoming;
 mod json_body;

@@ -27,6 +27,7 @@ use crate::{
     principal::Caller,
     problem::{Problem, ProblemDetails},
     problems::Refusals,
+    schema::AnyBytes,
     state::Gateway,
 };
 
@@ -115,7 +116,7 @@ pub(crate) async fn describe(
     path = "/v1/plugins",
     tag = "administration",
     params(DeployParams),
-    request_body(content = Vec<u8>, content_type = "application/wasm"),
+    request_body(content = AnyBytes, content_type = "application/wasm"),
     responses(
         (status = 200, description = "This version has the same component already", body = Object, example = json!({"name": "anonymise", "version": 1, "active": true, "deployed": false})),
         (status = 201, description = "It is the newest version", body = Object, example = json!({"name": "anonymise", "version": 2, "active": true, "deployed": true})),

@@ -34,9 +34,11 @@ const WAIT_DEFAULT: Duration = Duration::from_secs(1);
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct PullRequest {
     /// Most events, 1 to 1000. Default: 100.
+    #[schema(minimum = 1, maximum = 1000)]
     max: Option<u64>,
     /// Stored bytes after which a response takes no further events, 1 to 1048576. Default: 1048576. Small events that were stored
     /// together come together, and one event comes however large it is.
+    #[schema(minimum = 1, maximum = 1_048_576)]
     max_bytes: Option<u64>,
     /// How long to wait for events if there are none, such as `5s`; at most 8s. Default: 1s.
     #[schema(example = "5s")]
@@ -89,7 +91,7 @@ pub(crate) struct PulledDelivery {
         ("topic" = String, Path, description = "The topic's name", example = "orders"),
         ("subscription" = String, Path, description = "The subscription's name", example = "payment"),
     ),
-    request_body(content = PullRequest, example = json!({"max": 10, "wait": "5s"})),
+    request_body(content = Option<PullRequest>, example = json!({"max": 10, "wait": "5s"})),
     responses(
         (status = 200, description = "The events; none if there were none in time", body = [PulledDelivery],
             example = json!([{"token": "AQAAAAAAAAABAAIAAAAAAAAAAwAAAAAAAAAE", "attempt": 1, "partition": 0, "offset": 17,

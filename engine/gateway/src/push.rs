@@ -42,6 +42,7 @@ pub(crate) struct PushRequest {
     /// For how long the secret before signs as well, such as `24h`, the default; at most 30 days.
     previous_for: Option<String>,
     /// Most events that the receiver has at a time, 1 to 1000. Default: 32.
+    #[schema(minimum = 1, maximum = 1000)]
     max_in_flight: Option<u32>,
     /// How long the receiver has to respond, such as `15s`, the default; 100 ms to 2 minutes.
     timeout: Option<String>,

@@ -26,6 +26,7 @@ use crate::{
 #[serde(deny_unknown_fields)]
 pub(crate) struct Tokens {
     /// Their tokens, 1 to 4096.
+    #[schema(min_items = 1, max_items = 4096)]
     tokens: Vec<String>,
 }
 
@@ -34,6 +35,7 @@ pub(crate) struct Tokens {
 #[serde(deny_unknown_fields)]
 pub(crate) struct NackRequest {
     /// Their tokens, 1 to 4096.
+    #[schema(min_items = 1, max_items = 4096)]
     tokens: Vec<String>,
     /// After how long, such as `5s`; at most 49 days. Default: by the subscription's backoff.
     #[schema(example = "5s")]
@@ -45,6 +47,7 @@ pub(crate) struct NackRequest {
 #[serde(deny_unknown_fields)]
 pub(crate) struct RejectRequest {
     /// Their tokens, 1 to 4096.
+    #[schema(min_items = 1, max_items = 4096)]
     tokens: Vec<String>,
     /// Why, for whoever reads the dead letter; at most 1024 bytes. Default: none.
     #[serde(default)]
