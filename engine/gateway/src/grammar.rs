@@ -2,33 +2,16 @@
 
 use levada_protocol::limits::{NAME_BYTES_MAX, TOPIC_NAME_BYTES_MAX_INTERNAL};
 use serde_json::{Value, json};
-use utoipa::openapi::OpenApi;
 
 /// A topic: one of a user, one of the engine, or one of dead letters.
-const TOPIC: &str = r"([a-z0-9][a-z0-9._-]{0,127}|_[a-z0-9._-]{0,254}|dlq\.[a-z0-9._-]{0,251})";
+pub(crate) const TOPIC: &str = r"([a-z0-9][a-z0-9._-]{0,127}|_[a-z0-9._-]{0,254}|dlq\.[a-z0-9._-]{0,251})";
+/// A topic of a user.
+pub(crate) const USERS_TOPIC: &str = "[a-z0-9][a-z0-9._-]{0,127}";
 /// A subscription, a route or a plugin.
-const NAME: &str = "[a-z0-9][a-z0-9_-]{0,62}";
-
-/// The description with the grammars of all names in it.
-pub(crate) fn described(description: &OpenApi) -> Value {
-    let mut described = json!(description);
-    let Some(paths) = described["paths"].as_object_mut() else { return described };
-    for (path, operations) in paths {
-        for operation in operations.as_object_mut().into_iter().flat_map(|operations| operations.values_mut())
-        {
-            for parameter in operation["parameters"].as_array_mut().into_iter().flatten() {
-                let (place, name) = (parameter["in"].as_str(), parameter["name"].as_str());
-                if let Some(schema) = schema_of(path, place.unwrap_or_default(), name.unwrap_or_default()) {
-                    parameter["schema"] = schema;
-                }
-            }
-        }
-    }
-    described
-}
+pub(crate) const NAME: &str = "[a-z0-9][a-z0-9_-]{0,62}";
 
 /// The schema of a parameter with a grammar.
-fn schema_of(path: &str, place: &str, name: &str) -> Option<Value> {
+pub(crate) fn schema_of(path: &str, place: &str, name: &str) -> Option<Value> {
     let text = |pattern: &str, longest: usize| json!({"type": "string", "pattern": format!("^{pattern}$"), "maxLength": longest});
     let topic = || text(TOPIC, TOPIC_NAME_BYTES_MAX_INTERNAL);
     match (place, name) {

@@ -8,6 +8,7 @@
 //! what is refused.
 
 mod admin;
+mod bodies;
 mod body;
 mod dead_letters;
 mod entry;

@@ -91,7 +91,7 @@ pub(crate) struct PulledDelivery {
         ("topic" = String, Path, description = "The topic's name", example = "orders"),
         ("subscription" = String, Path, description = "The subscription's name", example = "payment"),
     ),
-    request_body(content = Option<PullRequest>, example = json!({"max": 10, "wait": "5s"})),
+    request_body(content = PullRequest, example = json!({"max": 10, "wait": "5s"})),
     responses(
         (status = 200, description = "The events; none if there were none in time", body = [PulledDelivery],
             example = json!([{"token": "AQAAAAAAAAABAAIAAAAAAAAAAwAAAAAAAAAE", "attempt": 1, "partition": 0, "offset": 17,

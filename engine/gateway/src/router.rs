@@ -11,8 +11,13 @@ use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    dead_letters, entry, grammar, openapi::Description, plugins, problem::Problem, publish, pull, push, read,
-    routes, settle, state::Gateway, stream, subscriptions, topics,
+    dead_letters, entry,
+    openapi::{self, Description},
+    plugins,
+    problem::Problem,
+    publish, pull, push, read, routes, settle,
+    state::Gateway,
+    stream, subscriptions, topics,
 };
 
 /// The routes of the gateway, and its answers to paths and methods that are not there.
@@ -39,7 +44,7 @@ pub fn router(gateway: Gateway) -> Router {
         .routes(routes!(plugins::describe, plugins::delete))
         .routes(routes!(push::set, push::describe, push::remove))
         .split_for_parts();
-    let description = Json(grammar::described(&description));
+    let description = Json(openapi::described(&description));
     routes
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)

@@ -114,7 +114,7 @@ pub(crate) async fn describe(
         ("subscription" = String, Path, description = "The subscription's name", example = "payment"),
         PutParams,
     ),
-    request_body(content = Option<Object>, content_type = "application/json", example = json!({"order": "key", "ack_timeout_ms": 60_000})),
+    request_body(content = Object, content_type = "application/json", example = json!({"order": "key", "ack_timeout_ms": 60_000})),
     responses(
         (status = 200, description = "It was there, and has these options", body = Object, example = json!({"topic": "orders", "name": "payment", "created": false})),
         (status = 201, description = "It was made", body = Object, example = json!({"topic": "orders", "name": "payment", "created": true})),

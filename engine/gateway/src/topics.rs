@@ -81,7 +81,7 @@ pub(crate) async fn describe(
     path = "/v1/topics/{topic}",
     tag = "administration",
     params(("topic" = String, Path, description = "The topic's name", example = "orders")),
-    request_body(content = Option<Object>, content_type = "application/json", example = json!({"partitions": 4, "retain_for_ms": 86_400_000})),
+    request_body(content = Object, content_type = "application/json", example = json!({"partitions": 4, "retain_for_ms": 86_400_000})),
     responses(
         (status = 200, description = "It was there, and has these settings", body = Object, example = json!({"name": "orders", "id": 1, "settings": {"partitions": 4}, "created": false})),
         (status = 201, description = "It was made", body = Object, example = json!({"name": "orders", "id": 1, "settings": {"partitions": 4}, "created": true})),
