@@ -205,7 +205,7 @@ pub(crate) enum NetworkMeasure {
     Push,
     /// Connections and publishes with a token and without
     Connect,
-    /// One who publishes a little, beside others who do much
+    /// One who publishes a little, beside others who do much; they give way to it (nice 10), as if they were on other machines
     Neighbours,
 }
 

@@ -114,11 +114,13 @@ impl Masking {
         }
     }
 
+    /// What a plugin says may quote what it is to hide, and is for the log alone.
     fn paused(&self, why: &str) -> Error {
+        let (topic, principal) = (&self.topic, self.principal.as_str());
+        tracing::warn!(%topic, principal, why, "a mask is left alone for a while");
         let message = format!(
-            "topic {} cannot be read now: principal {} reads it through plugins, and {why}",
-            self.topic,
-            self.principal.as_str()
+            "topic {topic} cannot be read now: principal {principal} reads it through plugins, and they fail too often or cannot run; \
+             try again later"
         );
         Error::refused(ErrorCode::PluginFailed, message)
     }
