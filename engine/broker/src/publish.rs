@@ -12,7 +12,7 @@ use crate::{
     error::Error,
     metered::Metered,
     quotas::Admitted,
-    shard::{AckPermit, Append, ShardHandle},
+    shard::{AckPermit, Append, ShardHandle, Slot},
     topic::Topic,
 };
 
@@ -86,7 +86,7 @@ impl Submitter {
     /// Only if the broker is shutting down, its writer has failed, or the stream's receiver is gone.
     pub async fn submit(&self, header: PublishHeader, batch: Batch) -> Result<(), Error> {
         let reply = self.acks.clone().reserve_owned().await.map_err(|_| Error::ShuttingDown)?;
-        let reply = AckPermit::new(reply, &header);
+        let reply = Slot::Stream(reply);
         let way = Way {
             topic: &self.topic,
             shard: &self.shard,
@@ -107,15 +107,11 @@ pub(crate) struct Way<'a> {
 }
 
 impl Way<'_> {
-    /// Queues a checked batch; what is refused is told by the reply.
-    pub(crate) async fn append(
-        self,
-        reply: AckPermit,
-        header: PublishHeader,
-        batch: Batch,
-    ) -> Result<(), Error> {
+    /// Queues a checked batch; what is refused is told by the reply. A call that is given up before that has sent nothing.
+    pub(crate) async fn append(self, reply: Slot, header: PublishHeader, batch: Batch) -> Result<(), Error> {
+        let refuse = |reply: Slot, error: &Error| AckPermit::new(reply, &header).refuse(error);
         if let Err(error) = self.topic.check_publishable(&header, &batch) {
-            reply.refuse(&error);
+            refuse(reply, &error);
             return Ok(());
         }
         let of_principal = match self.quotas {
@@ -123,7 +119,7 @@ impl Way<'_> {
             Some(quotas) => match quotas.publish(batch.count(), batch.bytes().len()).await {
                 Ok(in_flight) => Some(in_flight),
                 Err(error) => {
-                    reply.refuse(&error);
+                    refuse(reply, &error);
                     return Ok(());
                 }
             },
@@ -132,13 +128,13 @@ impl Way<'_> {
         let bytes = u32::try_from(batch.bytes().len().min(admission_max)).unwrap_or(u32::MAX);
         let admitted = Arc::clone(admission).acquire_many_owned(bytes).await;
         let Ok(of_engine) = admitted else {
-            reply.refuse(&Error::ShuttingDown);
+            refuse(reply, &Error::ShuttingDown);
             return Err(Error::ShuttingDown);
         };
         let admitted = Admitted { _of_engine: of_engine, of_principal };
         let durability = header.durability.max(Some(self.topic.durability()));
         let ack_written = durability == Some(Durability::Os);
-        let topic = Arc::clone(self.topic);
+        let (topic, reply) = (Arc::clone(self.topic), AckPermit::new(reply, &header));
         self.shard.append(Append { topic, reply, header, batch, ack_written, admitted }).await
     }
 }

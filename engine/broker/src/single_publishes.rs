@@ -16,7 +16,7 @@ use crate::{
     error::Error,
     metered::Metered,
     publish::Way,
-    shard::{AckDispatcher, AckPermit},
+    shard::{AckDispatcher, Slot},
     topic::Topic,
 };
 
@@ -66,7 +66,7 @@ impl PublishOnce<'_> {
     pub async fn publish(self, header: PublishHeader, batch: Batch) -> Result<AckOutcome, Error> {
         let (caller, outcome) = oneshot::channel();
         let SinglePublishes { broker, acks } = self.publishes;
-        let reply = AckPermit::once(caller, acks.clone(), &header);
+        let reply = Slot::Once(caller, acks.clone());
         let inner = &broker.inner;
         let way = Way {
             topic: &self.topic,

@@ -64,7 +64,7 @@ pub(crate) use self::{
         AppendRequest, AppendTarget, Condition, Proposal, ProposalRefused, Queued, QueuedEvents,
         RedrivenBatch, StateChange,
     },
-    reply::{AckDispatcher, AckPermit},
+    reply::{AckDispatcher, AckPermit, Slot},
     rewritten::Rewritten,
     tables::{DueBatch, DuePart, Generation, NameKey, ProducerKey, RedriveRevision},
     transact::{Found, Transact, TransactBatch, Transacted, transaction_exists, transaction_not_found},

@@ -44,9 +44,9 @@ impl AckDispatcher {
     }
 }
 
-/// Where an acknowledgement goes.
+/// Where an acknowledgement goes. Dropped unused, as by a call that is given up before its publish is queued, it sends nothing.
 #[derive(Debug)]
-enum Slot {
+pub(crate) enum Slot {
     /// Among those of a stream.
     Stream(mpsc::OwnedPermit<Ack>),
     /// To the one who waits for it alone.
@@ -65,22 +65,8 @@ pub(crate) struct AckPermit {
 
 impl AckPermit {
     /// The slot for the acknowledgement of the publish with this header.
-    pub(crate) fn new(permit: mpsc::OwnedPermit<Ack>, header: &PublishHeader) -> Self {
-        Self {
-            slot: Some(Slot::Stream(permit)),
-            correlation: header.correlation,
-            partition: header.partition,
-        }
-    }
-
-    /// The slot of a publish with this header that is acknowledged to one who waits for nothing else.
-    pub(crate) fn once(
-        caller: oneshot::Sender<AckOutcome>,
-        dispatcher: AckDispatcher,
-        header: &PublishHeader,
-    ) -> Self {
-        let slot = Some(Slot::Once(caller, dispatcher));
-        Self { slot, correlation: header.correlation, partition: header.partition }
+    pub(crate) fn new(slot: Slot, header: &PublishHeader) -> Self {
+        Self { slot: Some(slot), correlation: header.correlation, partition: header.partition }
     }
 
     /// True if a thread may send it without waking anybody by itself.

@@ -43,6 +43,8 @@ pub(crate) async fn serve(
     let gateway = gateway.map_err(|error| io::Error::other(error.to_string()))?;
     let routes = router(Engine { broker, draining, is_local }, gateway);
     if !is_secure {
+        // Made once: by itself a router is copied for each connection, with all of its routes.
+        let routes = routes.into_make_service();
         return axum::serve(listener, routes).with_graceful_shutdown(until.cancelled_owned()).await;
     }
     // Clients show certificates by TLS alone.
@@ -67,7 +69,7 @@ pub(crate) async fn serve_bare(
 ) -> io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
     let listener = Limited::new(listener, None, config.connections_max, config.idle_timeout);
-    axum::serve(listener, routes).with_graceful_shutdown(until).await
+    axum::serve(listener, routes.into_make_service()).with_graceful_shutdown(until).await
 }
 
 fn gateway_config(config: &HttpConfig) -> GatewayConfig {
