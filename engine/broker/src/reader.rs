@@ -297,7 +297,15 @@ impl ReaderTask {
             let bytes_max = self.window.size().min(DELIVER_BYTES_TARGET);
             let bytes_max = bytes_max.min(usize::try_from(left).unwrap_or(usize::MAX));
             let mut held = self.window.hold(bytes_max.max(least)).await;
-            match cursor.step(self.screen.as_mut(), bytes_max).await? {
+            let step = match cursor.step(self.screen.as_mut(), bytes_max).await {
+                Ok(step) => step,
+                Err(error) => {
+                    // Whoever reads again goes on behind what was dealt with, withheld events among it.
+                    self.report(SearchState::Running).await?;
+                    return Err(error);
+                }
+            };
+            match step {
                 Step::Found(found) => {
                     let bytes = found.kept_bytes;
                     if let Some(more) = bytes.checked_sub(held.bytes()).filter(|more| *more > 0) {

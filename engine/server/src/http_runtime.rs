@@ -6,7 +6,7 @@ use std::{io, thread};
 use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// On this many processors or fewer one thread serves HTTP, else one for each four of them.
+/// One thread serves HTTP for each so many processors, and one where there are fewer than twice as many.
 const PROCESSORS_PER_THREAD: usize = 4;
 /// How much HTTP gives way, as of nice(2): about a third of the weight of the engine's other threads.
 const NICENESS: i32 = 5;
