@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use levada_protocol::{
-    access::{Action, Requirement, Scope, source_of_dead_letters},
+    access::{Action, Requirement, Scope, reading_unmasked, source_of_dead_letters},
     certificate_name::CertificateName,
     error::ErrorCode,
     ids::{PrincipalId, PrincipalName, Timestamp, TokenId, TopicName},
@@ -111,6 +111,38 @@ pub(crate) enum View {
     Masked(Vec<StageSpec>),
 }
 
+/// What must stay true for something that goes on: all that its principal must be allowed to do, and, where events are shown through
+/// plugins, that these are the plugins.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Conditions {
+    required: Vec<Requirement>,
+    shown: Option<(TopicName, View)>,
+}
+
+impl Conditions {
+    /// For a reader of a topic that is shown in this way.
+    pub(crate) fn reading(topic: &TopicName, view: &View) -> Self {
+        match view {
+            View::Stored => vec![reading_unmasked(topic)].into(),
+            View::Masked(_) => {
+                let required = vec![(Action::Read, Scope::Topic(topic.clone()))];
+                Self { required, shown: Some((topic.clone(), view.clone())) }
+            }
+        }
+    }
+
+    /// What the principal must be allowed to do.
+    pub(crate) fn required(&self) -> &[Requirement] {
+        &self.required
+    }
+}
+
+impl From<Vec<Requirement>> for Conditions {
+    fn from(required: Vec<Requirement>) -> Self {
+        Self { required, shown: None }
+    }
+}
+
 /// One who asks for a list, and gets what they may browse.
 #[derive(Debug, Clone)]
 pub(crate) struct Viewer {
@@ -127,6 +159,12 @@ impl Viewer {
     /// What there is.
     pub(crate) fn catalogue(&self) -> &Catalogue {
         &self.catalogue
+    }
+
+    /// True if they are allowed to do this.
+    pub(crate) fn may(&self, required: &Requirement) -> bool {
+        let access = Access::new(&self.catalogue.identities, self.now);
+        access.check(&self.principal, std::slice::from_ref(required)).is_ok()
     }
 
     /// True if the thing is in their lists.
@@ -209,6 +247,22 @@ impl<'a> Access<'a> {
             return Err(denied(&record.name, &lines, Action::Read, &scope));
         }
         Ok(View::Masked(masks.into_iter().flat_map(Mask::stages).collect()))
+    }
+
+    /// Checks that events are shown as they would be to one who begins to read now.
+    ///
+    /// # Errors
+    /// `VIEW_CHANGED`; or as [`Access::check`] of one who may not read the topic.
+    pub(crate) fn check_shown(self, principal: &Principal, conditions: &Conditions) -> Result<(), Error> {
+        let Some((topic, shown)) = &conditions.shown else { return Ok(()) };
+        if self.view(principal, topic)? == *shown {
+            return Ok(());
+        }
+        let message = format!(
+            "the permissions that say through which plugins principal {} reads topic {topic} have changed; read again from where you are",
+            principal.as_str()
+        );
+        Err(Error::refused(ErrorCode::ViewChanged, message))
     }
 
     /// True if the principal may see that there is such a thing.

@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use crate::{
-    access::{Access, Principal, Proof, View, not_taken, proof_needed},
+    access::{Access, Conditions, Principal, Proof, View, not_taken, proof_needed},
     actor::Actor,
     catalogue::{Change, IdentityChange},
     clock::Clock,
@@ -87,6 +87,17 @@ impl Authentication {
         access
             .check(principal, required)
             .inspect_err(|error| self.refuse(principal.actor(), access.unmet(principal, required), error))
+    }
+
+    /// As [`crate::Broker::check_conditions`].
+    pub(crate) fn check_conditions(
+        self: &Arc<Self>,
+        principal: &Principal,
+        conditions: &Conditions,
+    ) -> Result<(), Error> {
+        self.check(principal, conditions.required())?;
+        let catalogue = self.shard.view().catalogue();
+        Access::new(&catalogue.identities, self.clock.now()).check_shown(principal, conditions)
     }
 
     /// How a principal sees the events of a topic now.
@@ -173,11 +184,11 @@ impl Authentication {
     pub(crate) async fn until_denied(
         self: &Arc<Self>,
         principal: &Principal,
-        required: &[Requirement],
+        conditions: &Conditions,
     ) -> Error {
         let mut changes = self.follow_identities();
         loop {
-            if let Err(error) = self.check(principal, required) {
+            if let Err(error) = self.check_conditions(principal, conditions) {
                 return error;
             }
             self.identities_may_differ(principal, &mut changes).await;

@@ -26,7 +26,7 @@ use tokio::{
 };
 
 use crate::{
-    access::Principal,
+    access::{Conditions, Principal, View},
     artefacts::Artefacts,
     authentication::{Authentication, Credentials, IdentityChanges},
     chains::Chains,
@@ -39,7 +39,7 @@ use crate::{
     identity,
     idle::IdleProducers,
     log::{Log, blocking},
-    masking::Masking,
+    masks::Masks,
     metrics,
     outbound::Outbound,
     publish::PublishStream,
@@ -103,6 +103,7 @@ pub(crate) struct Inner {
     retention: Retention,
     pub(crate) compactor: Compactor,
     scans: Scans,
+    pub(crate) masks: Arc<Masks>,
     scheduler: Scheduler,
     pub(crate) check_backs: Arc<CheckBacks>,
     pub(crate) expiry: Expiry,
@@ -181,6 +182,8 @@ impl Broker {
             config.expire_after_start,
         );
         let authentication = Authentication::new(shard.clone(), config.clock.clone(), tasks.clone());
+        let chains = Chains::new(plugins, artefacts);
+        let masks = Masks::new(shard.clone(), chains.clone(), tasks.clone());
         let broker = Self {
             outbound,
             inner: Arc::new(Inner {
@@ -198,7 +201,8 @@ impl Broker {
                 store,
                 shard,
                 threads: Mutex::new(Some(threads)),
-                chains: Chains::new(plugins, artefacts),
+                chains,
+                masks,
                 guard,
                 tasks,
                 admission,
@@ -347,9 +351,17 @@ impl Broker {
         self.inner.authentication.follow_identities()
     }
 
-    /// Waits until the principal may not do all this any more; returns the refusal. Cancel safe.
-    pub async fn until_denied(&self, principal: &Principal, required: &[Requirement]) -> Error {
-        self.inner.authentication.until_denied(principal, required).await
+    /// Checks that what goes on may go on.
+    ///
+    /// # Errors
+    /// As [`Self::check`]; `VIEW_CHANGED` if it shows events through other plugins than would be used now.
+    pub fn check_conditions(&self, principal: &Principal, conditions: &Conditions) -> Result<(), Error> {
+        self.inner.authentication.check_conditions(principal, conditions)
+    }
+
+    /// Waits until that which goes on may not go on any more; returns why. Cancel safe.
+    pub async fn until_denied(&self, principal: &Principal, conditions: &Conditions) -> Error {
+        self.inner.authentication.until_denied(principal, conditions).await
     }
 
     /// Waits until principals, permissions or tokens have changed, or the principal's own proof may have ended by itself. Never
@@ -483,8 +495,8 @@ impl Broker {
         let Pull { topic, subscription, credit, wait } = pull;
         let consumer = PULL_CONSUMER.to_owned();
         let subscribe = Subscribe { consumer, ..Subscribe::new(topic, subscription) };
-        let required = subscribe.required();
-        self.check(principal, &required)?;
+        let conditions = Conditions::from(subscribe.required());
+        self.check_conditions(principal, &conditions)?;
         let record =
             self.inner.shard.catalogue().subscription(&subscribe.topic, &subscribe.subscription)?.clone();
         let place = self.inner.pulls.enter(SubscriptionId(record.id), principal)?;
@@ -496,14 +508,14 @@ impl Broker {
         let (attached, deliveries) = tokio::select! {
             biased;
             collected = collecting => collected?,
-            refused = self.until_denied(principal, &required) => return Err(refused),
+            refused = self.until_denied(principal, &conditions) => return Err(refused),
         };
         let pulled = Pulled { topic: TopicId(record.topic_id), pull: place.id(), deliveries };
         if !pulled.deliveries.is_empty() {
             let (authentication, cancelled) =
                 (Arc::clone(&self.inner.authentication), self.inner.tasks.cancelled().clone());
             let keeping =
-                Keeper::new(place).run(attached, authentication, (principal.clone(), required), cancelled);
+                Keeper::new(place).run(attached, authentication, (principal.clone(), conditions), cancelled);
             self.inner.tasks.spawn(tracing::debug_span!("pull", subscription = %record.name), keeping);
         }
         Ok(pulled)
@@ -537,7 +549,6 @@ impl Broker {
         self.check(principal, &read.required())?;
         self.begin_request(principal).await?;
         let name = &read.topic;
-        let screen = self.screen(principal, &read).await?;
         let topic = self.inner.shard.topic(name)?;
         let numbers = topic.partitions_named(&read.partitions)?;
         let mut named: HashSet<PartitionId> = numbers.iter().copied().collect();
@@ -559,17 +570,21 @@ impl Broker {
             logs.push((number, log, position));
         }
         let cancelled = self.inner.tasks.cancelled().child_token();
-        let (reader, task) = reader::open(&topic, logs, &read, screen, cancelled, self.outbound.window());
+        let view = self.inner.authentication.view(principal, name)?;
+        let conditions = Conditions::reading(name, &view);
+        let screened = (self.screen(&read, view).await?, conditions);
+        let (reader, task) = reader::open(&topic, logs, &read, screened, cancelled, self.outbound.window());
         self.inner.tasks.spawn(tracing::debug_span!("reader", topic = %name), task.run());
         Ok(reader)
     }
 
     /// What events pass before a reader gets them, if there is something.
-    async fn screen(&self, principal: &Principal, read: &Read) -> Result<Option<Screen>, Error> {
+    async fn screen(&self, read: &Read, view: View) -> Result<Option<Screen>, Error> {
         let inner = &self.inner;
-        let (shard, authentication) = (inner.shard.clone(), Arc::clone(&inner.authentication));
-        let mut masking = Masking::new(principal, &read.topic, shard, authentication, inner.chains.clone());
-        let masking = masking.refresh().await?.then_some(masking);
+        let masking = match view {
+            View::Stored => None,
+            View::Masked(stages) => Some(inner.masks.of(&read.topic, stages).await?),
+        };
         let (scanner, tally) = match &read.search {
             None if masking.is_none() => return Ok(None),
             None => (None, Tally::unbounded()),

@@ -32,7 +32,7 @@ mod identity;
 mod idle;
 mod inspection;
 mod log;
-mod masking;
+mod masks;
 mod metered;
 pub mod metrics;
 mod noted;
@@ -70,7 +70,7 @@ mod topics;
 mod transaction_ends;
 mod words;
 
-pub use access::{Known, Principal, Proof};
+pub use access::{Conditions, Known, Principal, Proof};
 pub use authentication::{Credentials, IdentityChanges};
 pub use broker::{Broker, Health};
 pub use check_backs::GroupMember;

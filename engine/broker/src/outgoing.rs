@@ -25,6 +25,7 @@ pub struct Outgoing {
     content: Content,
     receipt: Option<Receipt>,
     counted: Option<Queued>,
+    withheld: u64,
 }
 
 /// What it is.
@@ -84,7 +85,7 @@ impl Receipt {
 impl Outgoing {
     /// Something that is not counted.
     pub(crate) fn new(content: Content) -> Self {
-        Self { content, receipt: None, counted: None }
+        Self { content, receipt: None, counted: None, withheld: 0 }
     }
 
     /// A delivery of these pieces; the header's count and flag are computed here.
@@ -100,6 +101,11 @@ impl Outgoing {
         Self { counted: Some(held.queued()), ..self }
     }
 
+    /// The same, with so many events withheld since the one before.
+    pub(crate) fn with_withheld(self, withheld: u64) -> Self {
+        Self { withheld, ..self }
+    }
+
     /// The same, which gives this back once it is written.
     pub(crate) fn with_receipt(self, receipt: Receipt) -> Self {
         Self { receipt: Some(receipt), ..self }
@@ -108,6 +114,12 @@ impl Outgoing {
     /// What it is.
     pub fn content(&self) -> &Content {
         &self.content
+    }
+
+    /// How many events a reader does not get that came between the one before and this, because a plugin through which it reads failed
+    /// on them.
+    pub fn withheld(&self) -> u64 {
+        self.withheld
     }
 
     /// Its content, and what is to be notified or dropped once that is taken.

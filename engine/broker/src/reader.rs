@@ -3,10 +3,9 @@
 //!
 //! It owns a reader's position in each partition. It must not know subscriptions: nothing here is stored.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, mem, sync::Arc};
 
 use levada_protocol::{
-    access::{Requirement, Requires as _, reading_unmasked},
     deliver::{DeliverHeader, EndEntry},
     error::ErrorCode,
     ids::{DeliveryToken, Offset, PartitionId, TopicId},
@@ -14,17 +13,21 @@ use levada_protocol::{
     request::{Position, Read, Start},
     verbs::Credit,
 };
-use tokio::sync::mpsc;
+use tokio::{
+    sync::{OwnedSemaphorePermit, mpsc},
+    time::{Instant, sleep},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    access::Conditions,
     changes::{Hears, Listener},
     error::Error,
     frames::{DELIVER_BYTES_TARGET, LogSlice, payload_len, take},
     log::Log,
     outbound::{Held, Window},
     outgoing::{Content, Outgoing},
-    screen::{self, Screen},
+    screen::{self, Screen, Screened},
     search::{Found, Step},
     topic::Topic,
 };
@@ -41,8 +44,8 @@ pub struct Reader {
     pub topic: TopicId,
     /// Where each partition's reading begins.
     pub positions: Vec<Position>,
-    /// What it requires for as long as it is read: more than its opening does if it shows events as they are stored.
-    pub required: Vec<Requirement>,
+    /// What must stay true for as long as it is read, or it is to be dropped with all that it has sent: more than its opening requires.
+    pub conditions: Conditions,
     /// Deliveries; the channel ends after [`Content::End`], or after an error.
     pub outgoing: mpsc::Receiver<Result<Outgoing, Error>>,
     /// Grants credit; dropping it ends the reader.
@@ -92,6 +95,8 @@ struct Ahead {
     held: Option<Held>,
     /// Where the partition goes on once all of it is sent, if that is not where it ends.
     then: Option<Offset>,
+    /// Offsets of events that are withheld, in order, which the partition did not pass yet.
+    withheld: VecDeque<Offset>,
 }
 
 /// What became of a partition's turn.
@@ -124,6 +129,9 @@ pub(crate) struct ReaderTask {
     first: usize,
     ahead: Ahead,
     window: Arc<Window>,
+    /// Events that were withheld since something was last sent.
+    untold: u64,
+    began: Instant,
 }
 
 /// Where a partition of a reader begins.
@@ -138,7 +146,7 @@ pub(crate) fn open(
     topic: &Arc<Topic>,
     logs: Vec<(PartitionId, Log, Offset)>,
     read: &Read,
-    screen: Option<Screen>,
+    (screen, conditions): (Option<Screen>, Conditions),
     cancelled: CancellationToken,
     window: Arc<Window>,
 ) -> (Reader, ReaderTask) {
@@ -157,8 +165,6 @@ pub(crate) fn open(
         })
         .collect();
     let finish = follow.then(|| cancelled.clone());
-    let is_masked = screen.as_ref().is_some_and(|screen| screen.masking.is_some());
-    let required = if is_masked { read.required() } else { vec![reading_unmasked(&read.topic)] };
     let task = ReaderTask {
         cursors,
         topic: Arc::clone(topic),
@@ -174,9 +180,11 @@ pub(crate) fn open(
         first: 0,
         ahead: Ahead::default(),
         window,
+        untold: 0,
+        began: Instant::now(),
     };
     let credit = CreditSender { grants, finish };
-    (Reader { topic: topic.id, positions, required, outgoing: received, credit }, task)
+    (Reader { topic: topic.id, positions, conditions, outgoing: received, credit }, task)
 }
 
 impl ReaderTask {
@@ -296,13 +304,18 @@ impl ReaderTask {
             }
             let bytes_max = self.window.size().min(DELIVER_BYTES_TARGET);
             let bytes_max = bytes_max.min(usize::try_from(left).unwrap_or(usize::MAX));
-            let mut held = self.window.hold(bytes_max.max(least)).await;
-            let step = match cursor.step(self.screen.as_mut(), bytes_max).await {
-                Ok(step) => step,
-                Err(error) => {
-                    // Whoever reads again goes on behind what was dealt with, withheld events among it.
+            let (mut held, turn) =
+                room_and_turn(&self.window, bytes_max.max(least), self.screen.as_ref()).await;
+            let screened = cursor.step(self.screen.as_mut(), bytes_max).await?;
+            drop(turn);
+            let (step, withheld) = match screened {
+                Screened::Passed(step, withheld) => (step, withheld),
+                Screened::Paused(wait) => {
+                    drop(held);
+                    // So that its client knows how far it is while nothing moves.
                     self.report(SearchState::Running).await?;
-                    return Err(error);
+                    sleep(wait).await;
+                    return Ok(Served::Passed);
                 }
             };
             match step {
@@ -321,7 +334,7 @@ impl ReaderTask {
                         }
                     }
                     held.shrink(bytes);
-                    return self.found(at, found, held).await;
+                    return self.found(at, (found, withheld), held).await;
                 }
                 Step::End => return Ok(Served::Nothing),
                 Step::Dropped(start) if cursor.at_earliest => cursor.next = start,
@@ -330,20 +343,37 @@ impl ReaderTask {
         }
     }
 
-    /// Keeps what was read to be sent, and says how far a search has come when that is due.
-    async fn found(&mut self, at: usize, found: Found, held: Held) -> Result<Served, Error> {
-        let is_due = self.screen.as_mut().is_some_and(|screen| screen.tally.add(found.scanned));
-        let served = if found.slices.is_empty() {
-            self.cursors[at].pass(found.reached);
-            Served::Passed
-        } else {
-            self.ahead = Ahead { pieces: found.slices.into(), held: Some(held), then: Some(found.reached) };
-            Served::Sent
-        };
-        if is_due {
-            self.report(SearchState::Running).await?;
+    /// Keeps what was read to be sent, and says how far it has come when that is due.
+    async fn found(
+        &mut self,
+        at: usize,
+        (found, withheld): (Found, Vec<Offset>),
+        held: Held,
+    ) -> Result<Served, Error> {
+        if let Some(screen) = &mut self.screen {
+            screen.tally.add(found.scanned);
         }
-        Ok(served)
+        let (pieces, withheld) = (VecDeque::from(found.slices), withheld.into());
+        let is_empty = pieces.is_empty();
+        let held = Some(held).filter(|_| !is_empty);
+        self.ahead = Ahead { pieces, held, then: Some(found.reached), withheld };
+        if is_empty {
+            self.pass(at, found.reached);
+        }
+        self.report_if_due().await?;
+        Ok(if is_empty { Served::Passed } else { Served::Sent })
+    }
+
+    /// What is before this offset of a partition is dealt with.
+    fn pass(&mut self, at: usize, next: Offset) {
+        self.cursors[at].pass(next);
+        let passed = self.ahead.withheld.partition_point(|offset| *offset < next);
+        self.ahead.withheld.drain(..passed);
+        let passed = passed as u64;
+        self.untold += passed;
+        if let Some(screen) = &mut self.screen {
+            screen.tally.withheld(passed);
+        }
     }
 
     /// Sends one frame from one partition, if there is something.
@@ -361,9 +391,9 @@ impl ReaderTask {
         let pieces = take(&mut self.ahead.pieces, cursor.next..until, events_max, bytes_max)?;
         let (Some(first), Some(last)) = (pieces.first(), pieces.last()) else {
             // Offsets without events are left at most.
-            let passed = std::mem::take(&mut self.ahead).then;
-            let reached = passed.filter(|reached| *reached > cursor.next);
-            reached.into_iter().for_each(|reached| cursor.pass(reached));
+            let reached = self.ahead.then.filter(|reached| *reached > cursor.next);
+            reached.into_iter().for_each(|reached| self.pass(at, reached));
+            self.ahead = Ahead::default();
             return Ok(if reached.is_some() { Served::Passed } else { Served::Nothing });
         };
         let header = DeliverHeader {
@@ -375,7 +405,7 @@ impl ReaderTask {
             span: u32::try_from(last.end().0 - first.run.base.0).unwrap_or(u32::MAX),
         };
         let then = self.ahead.then.filter(|_| self.ahead.pieces.is_empty());
-        cursor.pass(then.unwrap_or_else(|| last.end()));
+        self.pass(at, then.unwrap_or_else(|| last.end()));
         let events: u64 = pieces.iter().map(|piece| u64::from(piece.events)).sum();
         self.credit_events = self.credit_events.saturating_sub(events);
         if let Some(screen) = &mut self.screen {
@@ -387,31 +417,68 @@ impl ReaderTask {
         if let Some(mut held) = self.ahead.held.take() {
             if !self.ahead.pieces.is_empty() {
                 let sent = held.split(bytes);
-                self.ahead.held = Some(std::mem::replace(&mut held, sent));
+                self.ahead.held = Some(mem::replace(&mut held, sent));
             }
             delivery = delivery.counted(held);
         }
-        self.outgoing.send(Ok(delivery)).await.map_err(|_| Error::ShuttingDown)?;
+        self.send(delivery).await?;
+        self.report_if_due().await?;
         Ok(Served::Sent)
     }
 
+    async fn report_if_due(&mut self) -> Result<(), Error> {
+        let is_due = |screen: &Screen| screen.tally.is_due(self.began.elapsed());
+        if self.screen.as_ref().is_some_and(is_due) {
+            self.report(SearchState::Running).await
+        } else {
+            Ok(())
+        }
+    }
+
     /// Says how far a search or a mask has come.
-    async fn report(&self, state: SearchState) -> Result<(), Error> {
-        let Some(screen) = &self.screen else { return Ok(()) };
-        let progress = Progress { scanned: screen.tally.scanned(), state, positions: self.positions() };
-        let progress = Outgoing::new(Content::Progress(progress));
-        self.outgoing.send(Ok(progress)).await.map_err(|_| Error::ShuttingDown)
+    async fn report(&mut self, state: SearchState) -> Result<(), Error> {
+        let (positions, now) = (self.positions(), self.began.elapsed());
+        let Some(screen) = &mut self.screen else { return Ok(()) };
+        screen.tally.reported(now);
+        let progress = Progress { scanned: screen.tally.scanned(), state, positions };
+        self.send(Outgoing::new(Content::Progress(progress))).await
     }
 
     async fn end(&mut self, state: SearchState) -> Result<(), Error> {
         self.report(state).await?;
-        let end = Outgoing::new(Content::End(self.positions()));
-        self.outgoing.send(Ok(end)).await.map_err(|_| Error::ShuttingDown)
+        self.send(Outgoing::new(Content::End(self.positions()))).await
+    }
+
+    async fn send(&mut self, outgoing: Outgoing) -> Result<(), Error> {
+        let outgoing = outgoing.with_withheld(mem::take(&mut self.untold));
+        self.outgoing.send(Ok(outgoing)).await.map_err(|_| Error::ShuttingDown)
     }
 
     /// The first offset of each partition that was not dealt with.
     fn positions(&self) -> Vec<EndEntry> {
         self.cursors.iter().map(|cursor| EndEntry { partition: cursor.number, next: cursor.next }).collect()
+    }
+}
+
+/// Room for what is read, and a turn with the mask: neither is held while the other is waited for, so that a slow plugin leaves others
+/// their room, and a client that takes nothing leaves others their turns.
+async fn room_and_turn(
+    window: &Arc<Window>,
+    bytes: usize,
+    screen: Option<&Screen>,
+) -> (Held, Option<OwnedSemaphorePermit>) {
+    loop {
+        let held = window.hold(bytes).await;
+        let masking = match screen.map(Screen::try_turn) {
+            None => return (held, None),
+            Some(Ok(turn)) => return (held, turn),
+            Some(Err(masking)) => masking,
+        };
+        drop(held);
+        let turn = masking.turn().await;
+        if let Some(held) = window.try_hold(bytes) {
+            return (held, Some(turn));
+        }
     }
 }
 
@@ -427,11 +494,11 @@ impl Cursor {
     }
 
     /// Reads on, about `bytes_max` bytes: what passes a screen, or everything.
-    async fn step(&self, screen: Option<&mut Screen>, bytes_max: usize) -> Result<Step, Error> {
+    async fn step(&self, screen: Option<&mut Screen>, bytes_max: usize) -> Result<Screened, Error> {
         let range = self.next..self.until.unwrap_or(Offset(u64::MAX));
         match screen {
             Some(screen) => screen.step((self.number, &self.log), range, bytes_max).await,
-            None => screen::read(&self.log, range, bytes_max).await,
+            None => Ok(Screened::Passed(screen::read(&self.log, range, bytes_max).await?, Vec::new())),
         }
     }
 

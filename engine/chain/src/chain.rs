@@ -5,7 +5,7 @@
 use std::{ops::Range, sync::Arc};
 
 use levada_protocol::limits::REASON_BYTES_MAX;
-use levada_stage::{AttachmentPoint, StateView};
+use levada_stage::StateView;
 
 use crate::{
     ahead::{InFlight, run_ahead},
@@ -57,8 +57,7 @@ impl Chain {
     /// Cancel safe: a run that is dropped has changed nothing but the breaker's counts.
     pub async fn filter(&self, input: Input<'_>) -> Filtered {
         let (batches, positions) = (input.batches(), input.positions());
-        let policy = Policy::in_place(AttachmentPoint::Subscription);
-        let run = self.run(&input, &batches, policy);
+        let run = self.run(&input, &batches, Policy::in_place());
         let mut sink = Selector::new();
         let reached = decide(&run, positions.clone(), &mut RunState::over(&[]), &mut sink).await;
         let passed = sink.finish();

@@ -3,15 +3,14 @@
 //! Must not know calls.
 
 use levada_protocol::request::OnError;
-use levada_stage::AttachmentPoint;
 
 use crate::outcome::{DeadReason, Target};
 
 /// The rules of the attachment point that a chain is applied at.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Policy<'t> {
-    point: AttachmentPoint,
-    targets: &'t [Target],
+    /// Where a route's outputs may go; `None` where outputs keep the positions of their inputs.
+    targets: Option<&'t [Target]>,
 }
 
 /// What one stage may answer.
@@ -27,27 +26,24 @@ pub(crate) struct Rules<'t> {
 
 impl<'t> Policy<'t> {
     /// The rules of a point whose outputs keep the positions of their inputs.
-    pub(crate) fn in_place(point: AttachmentPoint) -> Self {
-        Self { point, targets: &[] }
+    pub(crate) fn in_place() -> Self {
+        Self { targets: None }
     }
 
     /// The rules of a route into `targets`.
     pub(crate) fn route(targets: &'t [Target]) -> Self {
-        Self { point: AttachmentPoint::Route, targets }
+        Self { targets: Some(targets) }
     }
 
     /// Whether a stage may make several events of one.
     pub(crate) fn may_split(self) -> bool {
-        match self.point {
-            AttachmentPoint::Route => true,
-            AttachmentPoint::Publish | AttachmentPoint::Subscription | AttachmentPoint::Read => false,
-        }
+        self.targets.is_some()
     }
 
     /// The rules of the chain's last stage, or of one before it.
     pub(crate) fn rules(self, is_last: bool) -> Rules<'t> {
-        let leaves = is_last && self.point == AttachmentPoint::Route;
-        Rules { targets: leaves.then_some(self.targets), may_split: self.may_split(), counts_hop: leaves }
+        let targets = self.targets.filter(|_| is_last);
+        Rules { targets, may_split: self.may_split(), counts_hop: targets.is_some() }
     }
 
     /// What happens to an event that ends for `reason` at a stage that is configured with `on_error`.
@@ -69,10 +65,8 @@ mod tests {
         let route = Policy::route(&[]);
         assert!(route.rules(true).targets.is_some() && route.rules(true).counts_hop);
         assert!(route.rules(false).targets.is_none() && !route.rules(false).counts_hop);
-        for point in [AttachmentPoint::Publish, AttachmentPoint::Subscription, AttachmentPoint::Read] {
-            let rules = Policy::in_place(point).rules(true);
-            assert!(rules.targets.is_none() && !rules.counts_hop && !rules.may_split, "{point:?}");
-        }
+        let in_place = Policy::in_place().rules(true);
+        assert!(in_place.targets.is_none() && !in_place.counts_hop && !in_place.may_split);
         assert!(route.rules(false).may_split, "between its stages an event may be several");
     }
 

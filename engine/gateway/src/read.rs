@@ -195,14 +195,14 @@ struct Reading {
     complete: bool,
     /// A search came to its limit.
     limited: bool,
-    /// Events on which a plugin of the caller's permission failed, where it has one.
-    withheld: Option<u64>,
+    /// Events on which a plugin of the caller's permission failed.
+    withheld: u64,
 }
 
 impl Reading {
     fn new(format: Format, topic: TopicName, max: u64) -> Self {
         let (out, next) = (Vec::new(), Positions::new());
-        let (complete, limited, withheld) = (false, false, None);
+        let (complete, limited, withheld) = (false, false, 0);
         Self { format, topic, out, next, events: 0, bytes: 0, max, complete, limited, withheld }
     }
 
@@ -225,7 +225,7 @@ impl Reading {
         let follow = read.follow;
         let broker = gateway.broker().for_connection();
         let mut reader = broker.read(principal, read).await?;
-        let required = reader.required.clone();
+        let conditions = reader.conditions.clone();
         self.next.extend(reader.positions.iter().map(|position| (position.partition, position.offset)));
         self.complete = follow;
         // It has ended already if there is nothing to read.
@@ -233,8 +233,8 @@ impl Reading {
         loop {
             let received = tokio::select! {
                 biased;
+                refused = broker.until_denied(principal, &conditions) => return Err(refused.into()),
                 received = time::timeout_at(until, reader.outgoing.recv()) => received,
-                refused = broker.until_denied(principal, &required) => return Err(refused.into()),
             };
             let Ok(Some(outgoing)) = received else { break };
             if self.take(&reader, outgoing?)? {
@@ -251,6 +251,7 @@ impl Reading {
 
     /// Takes what a reader found; true if that is all, or enough.
     fn take(&mut self, reader: &Reader, outgoing: Outgoing) -> Result<bool, Problem> {
+        self.withheld += outgoing.withheld();
         let entries = match outgoing.content() {
             Content::Delivery(delivery) => {
                 self.write(reader.topic, delivery)?;
@@ -262,7 +263,6 @@ impl Reading {
             }
             Content::Progress(progress) => {
                 self.limited = progress.state == SearchState::Limited;
-                self.withheld = Some(progress.scanned.withheld).filter(|count| *count > 0);
                 &progress.positions
             }
             Content::Settled(_) => return Ok(false),
@@ -306,8 +306,8 @@ impl Reading {
         if let Ok(next) = HeaderValue::try_from(positions::format(&self.next)) {
             headers.insert("levada-next", next);
         }
-        if let Some(withheld) = self.withheld {
-            headers.insert("levada-withheld", withheld.into());
+        if self.withheld > 0 {
+            headers.insert("levada-withheld", self.withheld.into());
         }
         let complete = if self.complete { "true" } else { "false" };
         headers.insert("levada-complete", HeaderValue::from_static(complete));

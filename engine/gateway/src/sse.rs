@@ -43,6 +43,12 @@ pub(crate) fn events_lost(out: &mut Vec<u8>, partition: u16, first: u64, last: u
     .expect("bytes are written to memory");
 }
 
+/// Says how many events were passed over because a plugin of the caller's permission failed on them.
+pub(crate) fn events_withheld(out: &mut Vec<u8>, count: u64) {
+    writeln!(out, "event: events_withheld\ndata: {{\"count\":{count}}}\n")
+        .expect("bytes are written to memory");
+}
+
 fn put(out: &mut Vec<u8>, field: &[u8], value: &[u8]) {
     out.extend_from_slice(field);
     out.extend_from_slice(b": ");

@@ -72,7 +72,8 @@ pub(crate) struct StreamParams {
 ///
 /// Server-sent events: `data` is a CloudEvent in JSON, `event` its type, and `id` the next offset of every partition, so
 /// that a client that sends the last id it has got misses nothing and gets nothing twice. An event `events_lost` names what
-/// retention has dropped before it was read. A comment comes every 15 seconds.
+/// retention has dropped before it was read, and `events_withheld` counts those that are not shown because a plugin of the caller's
+/// permission failed on them. A comment comes every 15 seconds.
 #[utoipa::path(
     get,
     path = "/v1/topics/{topic}/stream",
@@ -222,12 +223,11 @@ impl Feed {
         let silent = time::Instant::now() + gateway.config().comment_interval;
         loop {
             let reader = self.reader.as_mut()?;
-            let required = reader.required.clone();
             let received = tokio::select! {
                 biased;
                 () = gateway.ending().cancelled() => return None,
                 // It comes again and is told why.
-                _ = self.broker.until_denied(&self.principal, &required) => return None,
+                _ = self.broker.until_denied(&self.principal, &reader.conditions) => return None,
                 received = time::timeout_at(silent, reader.outgoing.recv()) => received,
             };
             let outgoing = match received {
@@ -236,6 +236,7 @@ impl Feed {
                 Ok(Some(Err(error))) => return self.recover(error).await,
                 Ok(Some(Ok(outgoing))) => outgoing,
             };
+            let withheld = outgoing.withheld();
             match outgoing.content() {
                 Content::Delivery(delivery) => {
                     let (topic, id) = (&self.read.topic, reader.topic);
@@ -255,11 +256,21 @@ impl Feed {
                     let bytes = events::credit_bytes(delivery);
                     let credit = Credit { events: u64::from(delivery.header.count), bytes };
                     let _ = reader.credit.grant(credit).await;
+                    if withheld > 0 {
+                        sse::events_withheld(&mut out, withheld);
+                    }
                     self.told.clone_from(&self.next);
                     return Some(out.into());
                 }
                 Content::Progress(progress) => {
                     self.next.extend(progress.positions.iter().map(|it| (it.partition.0, it.next.0)));
+                    if withheld > 0 {
+                        let mut out = Vec::new();
+                        sse::events_withheld(&mut out, withheld);
+                        sse::id_alone(&mut out, &self.next);
+                        self.told.clone_from(&self.next);
+                        return Some(out.into());
+                    }
                     // A client that is connected again later need not have it searched again.
                     if time::Instant::now() >= silent {
                         return Some(self.comment());

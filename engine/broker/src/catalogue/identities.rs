@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Cow,
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     ops::Bound,
     sync::Arc,
 };
@@ -11,7 +11,7 @@ use levada_protocol::{
     access::Action,
     certificate_name::CertificateName,
     error::ErrorCode,
-    ids::{PrincipalId, PrincipalName, Timestamp, TokenId},
+    ids::{PluginName, PrincipalId, PrincipalName, Timestamp, TokenId},
     mask::Mask,
     permission::Permission,
     request::StageSpec,
@@ -118,6 +118,13 @@ impl Identities {
             record.permissions.iter().filter_map(Permission::mask).flat_map(Mask::stages).any(is_of)
         };
         self.principals.values().filter(reads).count()
+    }
+
+    /// The configurations with which principals read through the active version of a plugin, each once.
+    pub(crate) fn mask_configs_of(&self, plugin: &PluginName) -> BTreeSet<String> {
+        let permissions = self.principals.values().flat_map(|record| &record.permissions);
+        let stages = permissions.filter_map(Permission::mask).flat_map(Mask::stages);
+        stages.filter(|stage| stage.plugin == plugin.as_str()).map(|stage| stage.config).collect()
     }
 
     /// True if somebody can come in who may do everything.

@@ -4,7 +4,7 @@
 //! read: the series of a deleted topic, subscription or route end with it. Only histograms are the process's.
 //!
 //! Labels: `topic` is a topic's name, `subscription` is `topic/name`, `route` is a route's name, `plugin` is
-//! `name@version`, `for` is the kind of what a subscription waits for, `alarm` is a word of [`levada_protocol::request::Alarm`], `attachment` is `topic/name` of a subscription, or `route` and a route's name,
+//! `name@version`, `for` is the kind of what a subscription waits for, `alarm` is a word of [`levada_protocol::request::Alarm`], `attachment` is `topic/name` of a subscription, `route` and a route's name, or `read` for all masks,
 //! `outcome` is a word of [`crate::PushOutcome`].
 
 mod series;
@@ -59,6 +59,10 @@ const EXPIRED_SUBSCRIPTIONS: Series = Series::counter(
     "levada_expired_subscriptions_total",
     "subscriptions that were deleted because nobody consumed them for as long as they said",
 );
+const WITHHELD_EVENTS: Series = Series::counter(
+    "levada_withheld_events_total",
+    "events withheld from those who read through plugins, because one failed on them",
+);
 const REFUSED_CALLS: Series = Series::counter(
     "levada_refused_calls_total",
     "calls refused for who made them: unauthenticated, or denied for want of a permission",
@@ -104,6 +108,7 @@ pub(crate) struct Collected {
     pushed: Series,
     expired_subscriptions: Series,
     refused_calls: Series,
+    withheld_events: Series,
     prepared_transactions: Series,
     parked_transactions: Series,
     compaction_bytes: Series,
@@ -171,6 +176,7 @@ impl Collected {
             pushed: PUSHED,
             expired_subscriptions: EXPIRED_SUBSCRIPTIONS,
             refused_calls: REFUSED_CALLS,
+            withheld_events: WITHHELD_EVENTS,
             prepared_transactions: PREPARED_TRANSACTIONS,
             parked_transactions: PARKED_TRANSACTIONS,
             compaction_bytes: Series::counter(
@@ -265,6 +271,10 @@ impl Collected {
         self.refused_calls.add(&[("reason", reason)], as_f64(count));
     }
 
+    pub(crate) fn withheld_events(&mut self, count: u64) {
+        self.withheld_events.add(&[], as_f64(count));
+    }
+
     pub(crate) fn expired_subscriptions(&mut self, count: u64) {
         self.expired_subscriptions.add(&[], as_f64(count));
     }
@@ -309,6 +319,7 @@ impl Collected {
             self.plugin_memory_restarts,
             self.expired_subscriptions,
             self.refused_calls,
+            self.withheld_events,
             self.pushed,
             self.prepared_transactions,
             self.parked_transactions,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use levada_protocol::{access::Requirement, error::ErrorCode, verbs::RefusedVerb};
+use levada_protocol::{error::ErrorCode, verbs::RefusedVerb};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -11,7 +11,10 @@ use super::{
     event::PulledEvent,
     places::{Ask, Outcomes, Place},
 };
-use crate::{access::Principal, authentication::Authentication};
+use crate::{
+    access::{Conditions, Principal},
+    authentication::Authentication,
+};
 
 /// Keeps a pull.
 pub(crate) struct Keeper {
@@ -31,14 +34,14 @@ impl Keeper {
         self,
         attached: Attached,
         authentication: Arc<Authentication>,
-        (principal, required): (Principal, Vec<Requirement>),
+        (principal, conditions): (Principal, Conditions),
         cancelled: CancellationToken,
     ) {
         let Self { mut asked, place } = self;
         tokio::select! {
             biased;
             () = cancelled.cancelled() => {}
-            refusal = authentication.until_denied(&principal, &required) => {
+            refusal = authentication.until_denied(&principal, &conditions) => {
                 tracing::debug!(%refusal, "what was pulled is given back");
             }
             () = serve(attached, &mut asked) => {}

@@ -10,21 +10,21 @@ mod principals;
 mod producers;
 mod purge;
 mod push;
+mod quotes;
 mod routes;
 mod schedule;
 mod subscriptions;
 mod transactions;
 
-use std::{ops::Bound, sync::Arc};
+use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
 use bytes::Bytes;
-use levada_chain::Costs;
 use levada_protocol::{
     access::{Requires, Scope},
     ids::{Offset, SubscriptionId, TopicName},
     request::{EngineInfo, PurgeTopic, Request, Response, StageSpec, Start, TopicChanges, TopicSettings},
 };
-use levada_stage::AttachmentPoint;
+use levada_stage::{AttachmentPoint, StageStats};
 
 use self::{
     backlog::BacklogRequests, pages::Page, principals::IdentityRequests, purge::Purging, push::PushRequests,
@@ -79,7 +79,9 @@ impl Broker {
             Request::DescribeSubscription { topic, name } => {
                 let record = catalogue.subscription(&topic, &name)?;
                 let info = self.describe_subscription(record).await?;
-                Ok(described(self.with_key(info).await?))
+                let info =
+                    if quotes::shows_events(&viewer, &info) { self.with_key(info).await? } else { info };
+                Ok(described(quotes::of_subscription(&viewer, info)))
             }
             Request::DeleteSubscription { topic, name, force, with_dead_letters } => {
                 self.delete(principal, Root::Subscription(topic, name), force, with_dead_letters).await
@@ -241,13 +243,15 @@ impl Broker {
         for route in self.inner.owner_tasks.routes() {
             collected.route(&route.info());
             let attachment = format!("route {}", route.record().spec.name);
-            observe_plugins(&mut collected, &catalogue, &attachment, route.costs());
+            observe_plugins(&mut collected, &catalogue, &attachment, route.costs().read());
         }
         for subscription in self.inner.owner_tasks.subscriptions() {
             let record = subscription.record();
             let attachment = format!("{}/{}", record.topic, record.name);
-            observe_plugins(&mut collected, &catalogue, &attachment, subscription.costs());
+            observe_plugins(&mut collected, &catalogue, &attachment, subscription.costs().read());
         }
+        observe_plugins(&mut collected, &catalogue, "read", self.inner.masks.costs());
+        collected.withheld_events(self.inner.masks.withheld());
         let compaction_bytes = self.inner.store.stats().compaction_bytes;
         for (reason, count) in self.inner.authentication.refused() {
             collected.refused_calls(reason, count);
@@ -366,8 +370,13 @@ impl Broker {
 }
 
 /// Collects the statistics of the plugins at one attachment; a plugin with several stages there is summed.
-fn observe_plugins(collected: &mut Collected, catalogue: &Catalogue, attachment: &str, costs: &Costs) {
-    for (plugin, stats) in costs.read() {
+fn observe_plugins(
+    collected: &mut Collected,
+    catalogue: &Catalogue,
+    attachment: &str,
+    costs: BTreeMap<u64, StageStats>,
+) {
+    for (plugin, stats) in costs {
         if let Some(record) = catalogue.plugins.by_id(plugin) {
             collected.plugin(&format!("{}@{}", record.name, record.version), attachment, &stats);
         }

@@ -15,6 +15,7 @@ use levada_stage::{Artefact, AttachError, AttachSpec, AttachmentPoint, Inspected
 use super::{
     deleting::gone,
     pages::{self, Page},
+    quotes,
 };
 use crate::{
     access::{Principal, Viewer},
@@ -50,27 +51,49 @@ impl Broker {
         let inspected = self.inner.chains.plugins().inspect(artefact.clone()).await;
         let inspected = inspected.map_err(|error| refused(&name, &error))?;
         if let Some(config) = config {
-            self.try_config(&name, config, artefact.clone()).await?;
+            self.try_config(&name, config, AttachmentPoint::Subscription, artefact.clone()).await?;
         }
+        self.try_masks_of(&name, &artefact).await?;
         let (broker, owner) = (self.clone(), principal.clone());
         self.to_the_end(async move { broker.store_plugin(name, owner, artefact, inspected).await }).await
     }
 
     /// Attaches an artefact and drops it: a configuration that it refuses is refused before anything is stored.
-    async fn try_config(&self, name: &PluginName, config: String, artefact: Bytes) -> Result<(), Error> {
+    async fn try_config(
+        &self,
+        name: &PluginName,
+        config: String,
+        point: AttachmentPoint,
+        artefact: Bytes,
+    ) -> Result<(), Error> {
         let stage = StageSpec { config, ..StageSpec::default() };
         let attach = AttachSpec {
             plugin: name.to_string(),
             version: 0,
             config: stage.config.clone(),
             topic: String::new(),
-            point: AttachmentPoint::Subscription,
+            point,
             point_id: self.inner.chains.trial(),
             deadline: Duration::from_millis(u64::from(stage.deadline_ms())),
             memory_bytes_max: stage.memory_bytes_max(),
         };
         let tried = self.inner.chains.plugins().attach(Artefact::Bytes(artefact), attach).await;
         tried.map(drop).map_err(|error| refused(name, &error))
+    }
+
+    /// Attaches an artefact as it will be to what principals read through this plugin: a version that a mask cannot use would keep
+    /// all of them from reading.
+    async fn try_masks_of(&self, name: &PluginName, artefact: &Bytes) -> Result<(), Error> {
+        let configs = self.inner.shard.catalogue().identities.mask_configs_of(name);
+        for config in configs {
+            let tried = self.try_config(name, config, AttachmentPoint::Read, artefact.clone()).await;
+            tried.map_err(|error| {
+                let message =
+                    format!("permissions to read through it (`read … via {name}`) cannot use it: {error}");
+                Error::refused(error.code(), message)
+            })?;
+        }
+        Ok(())
     }
 
     /// Stores an artefact that was inspected as the plugin's newest version.
@@ -125,10 +148,11 @@ impl Broker {
         let subscriptions = self.inner.owner_tasks.subscriptions();
         let routes = self.inner.owner_tasks.routes();
         let costs_of_all = subscriptions.iter().map(crate::subscription::SubscriptionHandle::costs);
-        for costs in costs_of_all.chain(routes.iter().map(crate::route::RouteHandle::costs)) {
-            for (plugin, more) in costs.read() {
-                stats.entry(plugin).or_default().add(&more);
-            }
+        let costs_of_all = costs_of_all.chain(routes.iter().map(crate::route::RouteHandle::costs));
+        for (plugin, more) in
+            costs_of_all.map(levada_chain::Costs::read).chain([self.inner.masks.costs()]).flatten()
+        {
+            stats.entry(plugin).or_default().add(&more);
         }
         let describe = |record: &std::sync::Arc<PluginRecord>| {
             plugin_info(viewer, record, stats.get(&record.id).cloned().unwrap_or_default())
@@ -193,7 +217,7 @@ fn plugin_info(viewer: &Viewer, record: &PluginRecord, stats: StageStats) -> Plu
     let mut used_by = catalogue.users_of(record, |attachment| viewer.sees(attachment));
     let used_by_count = used_by.len() as u64;
     used_by.truncate(USED_BY_MAX);
-    PluginInfo {
+    let info = PluginInfo {
         name: record.name.clone(),
         version: record.version,
         active: catalogue.plugins.is_active(record),
@@ -210,5 +234,6 @@ fn plugin_info(viewer: &Viewer, record: &PluginRecord, stats: StageStats) -> Plu
         last_error: stats.last_error.map(|error| error.text.to_string()),
         memory_restarts: stats.memory_restarts,
         seconds: stats.busy.as_secs_f64(),
-    }
+    };
+    quotes::of_plugin(viewer, info)
 }

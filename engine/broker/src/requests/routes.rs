@@ -11,7 +11,7 @@ use levada_protocol::{
 };
 use levada_stage::AttachmentPoint;
 
-use super::pages::Page;
+use super::{pages::Page, quotes};
 use crate::{
     access::{Principal, Viewer},
     broker::Broker,
@@ -78,7 +78,7 @@ impl Broker {
         routes.sort_by_cached_key(name);
         let mut page = Page::new(limit);
         for route in &routes {
-            if !page.add(name(route), route.info()) {
+            if !page.add(name(route), quotes::of_route(viewer, route.info())) {
                 break;
             }
         }

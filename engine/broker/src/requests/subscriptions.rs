@@ -14,6 +14,7 @@ use levada_stage::AttachmentPoint;
 use super::{
     mismatch,
     pages::{self, Page},
+    quotes,
 };
 use crate::{
     access::{Principal, Viewer},
@@ -126,7 +127,7 @@ impl Broker {
             }
             match self.describe_subscription(record).await {
                 Ok(info) => {
-                    if !page.add(format_args!("{of}/{name}"), info) {
+                    if !page.add(format_args!("{of}/{name}"), quotes::of_subscription(viewer, info)) {
                         break;
                     }
                 }

@@ -7,5 +7,5 @@ mod scanner;
 mod tally;
 
 pub(crate) use matcher::Matcher;
-pub(crate) use scanner::{Found, Scanner, Scans, Step};
+pub(crate) use scanner::{Found, Scanner, Scans, Step, kept};
 pub(crate) use tally::Tally;

@@ -113,7 +113,7 @@ impl Scanner {
 }
 
 /// Bytes of memory that slices cut from these pieces keep.
-fn kept(pieces: &[LogSlice], slices: &[LogSlice]) -> usize {
+pub(crate) fn kept(pieces: &[LogSlice], slices: &[LogSlice]) -> usize {
     let built = slices.iter().filter(|slice| slice.built).map(|slice| slice.run.batches.len());
     let is_shared = |piece: &&LogSlice| {
         let range = piece.run.base..piece.end();

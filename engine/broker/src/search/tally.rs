@@ -1,11 +1,15 @@
 //! What a search has scanned, how much it still may, and when that is to be told.
 
+use std::time::Duration;
+
 use levada_protocol::{error::ErrorCode, progress::Scanned, request::Search};
 
 use crate::error::Error;
 
 /// Bytes scanned between two reports of progress.
 const REPORT_BYTES: u64 = 8 << 20;
+/// Time between two reports while something is scanned, however little.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The account of one search, or of one who reads through a mask.
 #[derive(Debug)]
@@ -15,7 +19,8 @@ pub(crate) struct Tally {
     bytes_max: Option<u64>,
     /// Events that may still be delivered.
     events_left: u64,
-    reported_bytes: u64,
+    reported: Scanned,
+    reported_at: Duration,
 }
 
 impl Tally {
@@ -41,12 +46,13 @@ impl Tally {
             asked => Some(asked),
         };
         let events_left = if search.events_max == 0 { u64::MAX } else { search.events_max };
-        Ok(Self { scanned: Scanned::default(), bytes_max, events_left, reported_bytes: 0 })
+        Ok(Self { bytes_max, events_left, ..Self::unbounded() })
     }
 
     /// The account of one who reads everything.
     pub(crate) fn unbounded() -> Self {
-        Self { scanned: Scanned::default(), bytes_max: None, events_left: u64::MAX, reported_bytes: 0 }
+        let (scanned, reported) = (Scanned::default(), Scanned::default());
+        Self { scanned, bytes_max: None, events_left: u64::MAX, reported, reported_at: Duration::ZERO }
     }
 
     /// What was scanned so far.
@@ -69,18 +75,31 @@ impl Tally {
         self.events_left = self.events_left.saturating_sub(events);
     }
 
-    /// Adds a stretch; true if a report is due.
-    pub(crate) fn add(&mut self, more: Scanned) -> bool {
+    /// So many events were withheld.
+    pub(crate) fn withheld(&mut self, events: u64) {
+        self.scanned.withheld += events;
+    }
+
+    /// Adds a stretch.
+    pub(crate) fn add(&mut self, more: Scanned) {
         self.scanned.bytes += more.bytes;
         self.scanned.events += more.events;
         self.scanned.matched += more.matched;
         self.scanned.undecodable += more.undecodable;
         self.scanned.withheld += more.withheld;
-        let is_due = self.scanned.bytes - self.reported_bytes >= REPORT_BYTES;
-        if is_due {
-            self.reported_bytes = self.scanned.bytes;
-        }
-        is_due
+    }
+
+    /// True if a report is due at this time since the reading began: much was scanned since the last one, or something and that is a
+    /// while ago, or events were withheld.
+    pub(crate) fn is_due(&self, now: Duration) -> bool {
+        self.scanned.withheld > self.reported.withheld
+            || self.scanned.bytes - self.reported.bytes >= REPORT_BYTES
+            || (self.scanned != self.reported && now.saturating_sub(self.reported_at) >= REPORT_INTERVAL)
+    }
+
+    /// What was scanned so far is reported.
+    pub(crate) fn reported(&mut self, now: Duration) {
+        (self.reported, self.reported_at) = (self.scanned, now);
     }
 }
 
@@ -121,10 +140,30 @@ mod tests {
     #[test]
     fn what_was_scanned_is_no_longer_left_and_reports_are_paced_by_bytes() {
         let mut tally = Tally::new(&asking(0), false, 3 * REPORT_BYTES).unwrap();
-        assert!(!tally.add(bytes(REPORT_BYTES - 1)));
-        assert!(tally.add(bytes(1)));
-        assert!(!tally.add(bytes(1)));
-        assert!(tally.add(bytes(5 * REPORT_BYTES)));
+        let mut is_due = |more| {
+            tally.add(bytes(more));
+            let is_due = tally.is_due(Duration::ZERO);
+            if is_due {
+                tally.reported(Duration::ZERO);
+            }
+            is_due
+        };
+        assert_eq!([REPORT_BYTES - 1, 1, 1, 5 * REPORT_BYTES].map(&mut is_due), [false, true, false, true]);
         assert_eq!(tally.left(), 0, "the last read may go beyond");
+    }
+
+    #[test]
+    fn slow_scans_report_by_time_and_what_is_withheld_is_reported_at_once() {
+        let mut tally = Tally::unbounded();
+        assert!(!tally.is_due(10 * REPORT_INTERVAL), "nothing was scanned");
+        tally.add(bytes(1));
+        assert!(tally.is_due(10 * REPORT_INTERVAL));
+        tally.reported(10 * REPORT_INTERVAL);
+        tally.add(bytes(1));
+        assert!(!tally.is_due(11 * REPORT_INTERVAL - Duration::from_millis(1)));
+        assert!(tally.is_due(11 * REPORT_INTERVAL));
+        tally.reported(11 * REPORT_INTERVAL);
+        tally.withheld(1);
+        assert!(tally.is_due(11 * REPORT_INTERVAL));
     }
 }

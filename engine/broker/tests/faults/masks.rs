@@ -1,14 +1,23 @@
 //! Masks: what one sees of events who may read them through plugins alone.
 
-use levada_broker::{Content, Principal, Reader};
+use std::sync::atomic::Ordering;
+
+use levada_broker::{Content, Outgoing, Principal, Reader};
 use levada_protocol::{
     deliver::Run,
     error::ErrorCode,
+    event::Event,
     ids::PartitionId,
+    limits::CHAIN_STAGES_MAX,
     permission::Permission,
     progress::Scanned,
-    request::{ChangePrincipal, GroupDeadLetters, Read, Request, RouteSpec, Search, Start, TopicSettings},
+    request::{
+        ChangePrincipal, GroupDeadLetters, OnError, Read, Request, Response, RouteSpec, Search, StageSpec,
+        Start, Subscribe, SubscriptionOptions, TopicSettings,
+    },
+    verbs::Credit,
 };
+use levada_stage::AttachmentPoint;
 use tokio::time::timeout;
 
 use crate::{
@@ -55,6 +64,17 @@ async fn to_the_end(mut reader: Reader) -> Shown {
 
 fn orders() -> Read {
     Read { from: Start::Earliest, ..Read::new("orders".parse().unwrap()) }
+}
+
+fn shown(outgoing: &Outgoing) -> Shown {
+    let mut shown = Shown::default();
+    shown.add(outgoing.content());
+    shown
+}
+
+/// The next that comes.
+async fn next(reader: &mut Reader) -> Shown {
+    shown(&timeout(SOON, reader.outgoing.recv()).await.unwrap().unwrap().unwrap())
 }
 
 async fn read(engine: &Engine, principal: &Principal) -> Shown {
@@ -120,7 +140,11 @@ async fn events_are_shown_as_the_mask_leaves_them_and_to_others_as_they_are_stor
 
 #[tokio::test]
 async fn a_search_tests_what_the_mask_shows() {
-    let engine = with_orders().await;
+    let engine = Engine::start();
+    engine.topic("orders", TopicSettings::default()).await;
+    engine.deploy(b"one").await;
+    let events = (0..6).map(|number| Event::new(format!("{{\"card\": {number}}}")));
+    engine.publish_events(&Principal::Local, ("orders", PartitionId(0)), events).await;
     let office = Office::open(&engine).await;
     let clerk = office.clerk(&[&via(&[HIDE])]).await;
     let search = async |principal: &Principal, condition: &str| {
@@ -128,14 +152,10 @@ async fn a_search_tests_what_the_mask_shows() {
         let reading = Read { search: Some(search), ..orders() };
         to_the_end(engine.broker.read(principal, reading).await.unwrap()).await
     };
-    let exact = "payload = 3";
-    let whole = search(&office.admin(), exact).await;
-    let masked = search(&clerk, exact).await;
-    assert_eq!(
-        (masked.events, masked.next),
-        (Vec::new(), 6),
-        "the payload is not to be found out: {whole:?}"
-    );
+    let whole = search(&office.admin(), "card = 3").await;
+    assert_eq!(whole.events, [(3, "{\"card\": 3}".to_owned())]);
+    let masked = search(&clerk, "card = 3").await;
+    assert_eq!((masked.events, masked.next), (Vec::new(), 6), "what is hidden is not to be found out");
     let scanned = masked.scanned.unwrap();
     assert_eq!((scanned.matched, scanned.withheld), (0, 0));
     assert_eq!(scanned.bytes, whole.scanned.unwrap().bytes, "what is read counts, not what is shown");
@@ -168,59 +188,185 @@ async fn what_shows_more_than_the_mask_is_refused() {
 }
 
 #[tokio::test]
-async fn another_mask_is_in_force_with_the_next_read_of_an_open_reader() {
+async fn a_reader_goes_on_only_as_long_as_it_would_be_shown_the_same() {
     let engine = with_orders().await;
     let office = Office::open(&engine).await;
     let clerk = office.clerk(&[&via(&[HIDE])]).await;
-    let mut reader = engine.broker.read(&clerk, Read { follow: true, ..orders() }).await.unwrap();
-    reader.credit.grant(PLENTY).await.unwrap();
-    let mut next = async || {
-        let mut shown = Shown::default();
-        let outgoing = timeout(SOON, reader.outgoing.recv()).await.unwrap().unwrap();
-        shown.add(outgoing.unwrap().content());
-        shown.events
-    };
-    assert_eq!(next().await, hidden(&[0, 1, 2, 3, 4, 5]));
-    change(&office, &[via(&[PICK])], &[via(&[HIDE])]).await;
-    engine.publish_by(&office.admin(), "orders", PartitionId(0), 3).await;
-    assert_eq!(next().await, [(6, "0".to_owned())]);
+    let follow = Read { follow: true, ..orders() };
+    let hiding = engine.broker.read(&clerk, follow.clone()).await.unwrap();
+    let holds = |reader: &Reader| code(engine.broker.check_conditions(&clerk, &reader.conditions));
+    assert_eq!(holds(&hiding), None);
+    let denied = engine.broker.until_denied(&clerk, &hiding.conditions);
+    let (grant, revoke) = ([via(&[PICK])], [via(&[HIDE])]);
+    let (_, error) = tokio::join!(change(&office, &grant, &revoke), denied);
+    assert_eq!(error.code(), ErrorCode::ViewChanged, "{error}");
+    assert!(ErrorCode::ViewChanged.is_retryable());
+    let picking = engine.broker.read(&clerk, follow.clone()).await.unwrap();
+    assert_eq!((holds(&hiding), holds(&picking)), (Some(ErrorCode::ViewChanged), None));
     change(&office, &["read orders".to_owned()], &[]).await;
-    engine.publish_by(&office.admin(), "orders", PartitionId(0), 1).await;
-    assert_eq!(next().await, [(9, "0".to_owned())]);
+    assert_eq!(holds(&picking), Some(ErrorCode::ViewChanged), "it may see more now");
     // A reader that shows everything needs that from its beginning to its end.
     let whole = engine.broker.read(&clerk, orders()).await.unwrap();
-    assert!(engine.broker.check(&clerk, &whole.required).is_ok());
+    assert_eq!(holds(&whole), None);
     change(&office, &[], &["read orders".to_owned()]).await;
-    assert_eq!(code(engine.broker.check(&clerk, &whole.required)), Some(ErrorCode::PermissionDenied));
-    assert!(engine.broker.check(&clerk, &reader.required).is_ok(), "one behind a mask goes on");
+    assert_eq!(holds(&whole), Some(ErrorCode::PermissionDenied));
+    assert_eq!(holds(&picking), None);
+    change(&office, &[], &[via(&[PICK])]).await;
+    assert_eq!(holds(&picking), Some(ErrorCode::TopicNotFound));
     engine.broker.shutdown().await;
 }
 
 #[tokio::test]
-async fn a_plugin_that_fails_shows_nothing_and_is_left_alone_after_a_while() {
+async fn all_who_read_through_the_same_share_one_attachment_and_follow_its_version() {
+    let engine = with_orders().await;
+    let office = Office::open(&engine).await;
+    let clerk = office.clerk(&[&via(&[HIDE])]).await;
+    let attached = || {
+        let points = engine.plugins.points.lock().unwrap();
+        points.iter().filter(|point| **point == AttachmentPoint::Read).count()
+    };
+    let tried = attached();
+    let follow = Read { follow: true, ..orders() };
+    let mut first = engine.broker.read(&clerk, follow.clone()).await.unwrap();
+    let _second = engine.broker.read(&clerk, follow).await.unwrap();
+    assert_eq!(attached() - tried, 1);
+    engine.try_deploy(&office.admin(), b"two").await.unwrap();
+    first.credit.grant(PLENTY).await.unwrap();
+    assert_eq!(next(&mut first).await.events, hidden(&[0, 1, 2, 3, 4, 5]));
+    assert_eq!(engine.plugins.attached.load(Ordering::Acquire), 2, "the version that is active now");
+    let calls = engine.metric("levada_plugin_seconds_total").await;
+    assert!(calls.contains_key("keep@2 read"), "{calls:?}");
+    engine.broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn withheld_events_are_told_with_what_comes_behind_them() {
+    let engine = with_orders().await;
+    let office = Office::open(&engine).await;
+    let clerk = office.clerk(&[&via(&[PICK])]).await;
+    let mut reader = engine.broker.read(&clerk, Read { follow: true, ..orders() }).await.unwrap();
+    let mut next = async || timeout(SOON, reader.outgoing.recv()).await.unwrap().unwrap().unwrap();
+    let one = Credit { events: 1, bytes: 1 << 20 };
+    reader.credit.grant(one).await.unwrap();
+    let outgoing = next().await;
+    assert_eq!((outgoing.withheld(), shown(&outgoing).events), (0, stored(&[0])));
+    reader.credit.grant(one).await.unwrap();
+    let outgoing = next().await;
+    assert_eq!((outgoing.withheld(), shown(&outgoing).events), (2, stored(&[3])));
+    let outgoing = next().await;
+    let scanned = shown(&outgoing).scanned.unwrap();
+    assert_eq!(
+        (outgoing.withheld(), scanned.withheld),
+        (0, 2),
+        "in the same moment, for those who count by the progress"
+    );
+    assert_eq!(engine.metric("levada_withheld_events_total").await[""], 2.0);
+    engine.broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn plugins_that_fail_show_nothing_and_are_left_alone_for_a_while_by_all_readers() {
     let engine = with_orders().await;
     let office = Office::open(&engine).await;
     let clerk = office.clerk(&[&via(&[FAIL])]).await;
     let shown = read(&engine, &clerk).await;
     assert_eq!((shown.events, shown.scanned.map(|it| it.withheld)), (Vec::new(), Some(6)));
-    let admin = office.admin();
-    for _ in 0..200 {
-        engine.publish_by(&admin, "orders", PartitionId(0), 1).await;
+    engine.publish_by(&office.admin(), "orders", PartitionId(0), 200).await;
+    let mut first = engine.broker.read(&clerk, orders()).await.unwrap();
+    first.credit.grant(PLENTY).await.unwrap();
+    let withheld = next(&mut first).await.scanned.unwrap().withheld;
+    assert!((20..200).contains(&withheld), "{withheld}");
+    let mut second = engine.broker.read(&clerk, orders()).await.unwrap();
+    second.credit.grant(PLENTY).await.unwrap();
+    let withheld = next(&mut second).await.scanned.unwrap().withheld;
+    assert!(withheld < 20, "what one has found out holds for the other: {withheld}");
+    drop(first);
+    // It goes on by itself, an event at a time.
+    let mut last = withheld;
+    while last == withheld {
+        last = next(&mut second).await.scanned.unwrap().withheld;
     }
-    let mut reader = engine.broker.read(&clerk, orders()).await.unwrap();
-    reader.credit.grant(PLENTY).await.unwrap();
-    let mut next = 0;
-    let error = loop {
-        match timeout(SOON, reader.outgoing.recv()).await.unwrap().expect("it does not end well") {
-            Ok(outgoing) => match outgoing.content() {
-                Content::Progress(progress) => next = progress.positions[0].next.0,
-                other => panic!("{other:?}"),
-            },
-            Err(error) => break error,
+    assert_eq!(last, withheld + 1);
+    engine.broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_chain_of_all_masks_together_has_a_limit() {
+    let engine = with_orders().await;
+    let office = Office::open(&engine).await;
+    let lines: Vec<String> =
+        (0..=CHAIN_STAGES_MAX).map(|number| format!("read orders via keep:{number}")).collect();
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    let clerk = office.clerk(&lines).await;
+    let error = engine.broker.read(&clerk, orders()).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::LimitExceeded, "{error}");
+    let clerk = office.clerk(&lines[1..]).await;
+    assert_eq!(read(&engine, &clerk).await.events.len(), 6);
+    engine.broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_a_plugin_says_is_for_those_who_may_see_the_events() {
+    let engine = with_orders().await;
+    let office = Office::open(&engine).await;
+    let stage = StageSpec {
+        plugin: "keep".to_owned(),
+        config: FAIL.to_owned(),
+        on_error: Some(OnError::Pause),
+        ..StageSpec::default()
+    };
+    let (topic, name) = (|| "orders".parse().unwrap(), || "s".parse().unwrap());
+    let options = SubscriptionOptions { chain: Some(vec![stage]), ..SubscriptionOptions::default() };
+    let from = Start::Earliest;
+    office.ask(Request::CreateSubscription { topic: topic(), name: name(), from, options }).await;
+    let describe = async |principal: &Principal| {
+        let described = Request::DescribeSubscription { topic: topic(), name: name() };
+        match engine.broker.request(principal, described, None).await.unwrap() {
+            Response::Subscription(info) => *info,
+            other => panic!("{other:?}"),
         }
     };
-    assert_eq!(error.code(), ErrorCode::PluginFailed, "{error}");
-    assert!(next > 0, "whoever reads again goes on behind what was withheld");
+    let admin = office.admin();
+    let consuming = engine.broker.subscribe(&admin, Subscribe::new(topic(), name())).await.unwrap();
+    consuming.control.credit(PLENTY).await.unwrap();
+    let stopped = async {
+        loop {
+            let info = describe(&admin).await;
+            if !info.state.is_running() {
+                return info.state.to_string();
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let said = timeout(SOON, stopped).await.unwrap();
+    assert!(said.contains("the test wants it so"), "{said}");
+    for (line, sees) in [
+        ("browse **", false),
+        ("publish orders", false),
+        ("subscribe orders/s", true),
+        ("manage orders/s", true),
+        ("read orders", true),
+    ] {
+        let lines =
+            if line == "publish orders" { vec![line, "browse orders/s"] } else { vec![line, "browse **"] };
+        let clerk = office.clerk(&lines).await;
+        let info = describe(&clerk).await;
+        assert!(!info.state.is_running(), "{line}");
+        assert_eq!(info.state.to_string() == said, sees, "{line}: {}", info.state);
+        let listed = Request::ListSubscriptions { topic: None, limit: 0, after: None };
+        let Response::Subscriptions { subscriptions, .. } =
+            engine.broker.request(&clerk, listed, None).await.unwrap()
+        else {
+            panic!("a list was expected");
+        };
+        assert_eq!(subscriptions[0].state, info.state, "{line}");
+        let plugins = Request::ListPlugins { limit: 0, after: None };
+        let Response::Plugins { plugins, .. } = engine.broker.request(&clerk, plugins, None).await.unwrap()
+        else {
+            panic!("a list was expected");
+        };
+        assert!(plugins.iter().all(|plugin| plugin.last_error.is_none()), "{line}");
+    }
     engine.broker.shutdown().await;
 }
 
@@ -241,6 +387,12 @@ async fn a_mask_is_granted_with_plugins_that_are_there_and_take_it_and_they_stay
         assert_eq!(code(office.try_ask(grant(line)).await), Some(refused), "{line}");
     }
     office.ask(grant("read orders via keep")).await;
+    // A version that they could not read through is not deployed.
+    *engine.plugins.refusing_at.lock().unwrap() = Some(AttachmentPoint::Read);
+    let error = engine.try_deploy(&office.admin(), b"two").await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::PluginInitRefused, "{error}");
+    assert!(error.to_string().contains("via keep"), "{error}");
+    *engine.plugins.refusing_at.lock().unwrap() = None;
     let remove = || Request::RemovePlugin { name: "keep".parse().unwrap(), version: None };
     let error = office.try_ask(remove()).await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::PluginInUse);

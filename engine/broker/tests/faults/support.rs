@@ -15,7 +15,7 @@ use std::{
 
 use bytes::Bytes;
 use levada_broker::{
-    Broker, BrokerConfig, Consumer, Content, Delivery, Outgoing, Principal, Reader, metrics::Sample,
+    Broker, BrokerConfig, Consumer, Content, Delivery, Error, Outgoing, Principal, Reader, metrics::Sample,
 };
 use levada_protocol::{
     batch::{Batch, BatchBuilder, Stamp},
@@ -32,8 +32,8 @@ use levada_protocol::{
     verdict::{Change, Output, VerdictWriter},
 };
 use levada_stage::{
-    Artefact, AttachError, AttachSpec, BoxFuture, CallError, CallInput, CallOutcome, CallOutput, Inspected,
-    Interface, Plugins, Stage, StageStats,
+    Artefact, AttachError, AttachSpec, AttachmentPoint, BoxFuture, CallError, CallInput, CallOutcome,
+    CallOutput, Inspected, Interface, Plugins, Stage, StageStats,
 };
 use levada_store::{
     Commit, Deleted, Error as StoreError, Family, MemoryStore, Op, ScanLimit, Store, StoreStats,
@@ -239,6 +239,10 @@ pub(crate) struct KeepAll {
     pub(crate) refusing: AtomicUsize,
     /// The identities of the attachments that try a configuration, none of which ends.
     pub(crate) trials: Mutex<Vec<u64>>,
+    /// Where it was attached, in order.
+    pub(crate) points: Mutex<Vec<AttachmentPoint>>,
+    /// Where it refuses its configuration.
+    pub(crate) refusing_at: Mutex<Option<AttachmentPoint>>,
     pub(crate) gate: Arc<Gate>,
 }
 
@@ -280,7 +284,9 @@ impl Plugins for KeepAll {
         spec: AttachSpec,
     ) -> BoxFuture<Result<Arc<dyn Stage>, AttachError>> {
         let version = spec.version as usize;
-        let refuses = self.refusing.load(Ordering::Acquire) == version && version > 0;
+        let refuses = (self.refusing.load(Ordering::Acquire) == version && version > 0)
+            || *self.refusing_at.lock().unwrap() == Some(spec.point);
+        self.points.lock().unwrap().push(spec.point);
         self.attached.store(version, Ordering::Release);
         let tries = spec.config == TRIED;
         let gate = Arc::clone(&self.gate);
@@ -382,13 +388,20 @@ impl Engine {
 
     /// Deploys a plugin that keeps every event, under the name `keep`.
     pub(crate) async fn deploy(&self, artefact: &'static [u8]) -> PluginInfo {
-        let size = artefact.len() as u64;
-        let request = Request::DeployPlugin { name: "keep".parse().unwrap(), size, config: None };
-        let deployed = self.broker.request(&Principal::Local, request, Some(Bytes::from_static(artefact)));
-        match deployed.await.unwrap() {
+        match self.try_deploy(&Principal::Local, artefact).await.unwrap() {
             Response::Plugin(plugin) => plugin,
             other => panic!("{other:?}"),
         }
+    }
+
+    pub(crate) async fn try_deploy(
+        &self,
+        by: &Principal,
+        artefact: &'static [u8],
+    ) -> Result<Response, Error> {
+        let size = artefact.len() as u64;
+        let request = Request::DeployPlugin { name: "keep".parse().unwrap(), size, config: None };
+        self.broker.request(by, request, Some(Bytes::from_static(artefact))).await
     }
 
     pub(crate) async fn topic(&self, name: &str, settings: TopicSettings) {
@@ -415,8 +428,18 @@ impl Engine {
 
     /// Publishes events whose payloads are their numbers in the batch.
     pub(crate) async fn publish_by(&self, by: &Principal, topic: &str, partition: PartitionId, count: usize) {
+        let events = (0..count).map(|number| Event::new(number.to_string()));
+        self.publish_events(by, (topic, partition), events).await;
+    }
+
+    pub(crate) async fn publish_events(
+        &self,
+        by: &Principal,
+        (topic, partition): (&str, PartitionId),
+        events: impl Iterator<Item = Event>,
+    ) {
         let mut builder = BatchBuilder::new();
-        (0..count).for_each(|number| builder.push(&Event::new(number.to_string())).unwrap());
+        events.for_each(|event| builder.push(&event).unwrap());
         let mut stream = self.broker.open_publish(by, &topic.parse().unwrap()).unwrap();
         let header =
             PublishHeader { correlation: 1, partition, durability: None, expect_offset: None, due: None };

@@ -4,11 +4,13 @@ use std::{
     cell::Cell,
     collections::{BTreeMap, VecDeque},
     pin::pin,
+    time::Duration,
 };
 
 use levada_client::{Client, Delivery, Error, ErrorCode, ReadOptions, Reader, Start};
 use levada_protocol::{ids::Timestamp, request::Position};
 use levada_terminal::{interrupted, output::Output};
+use tokio::time::timeout;
 
 use super::{
     events::{Printer, withheld_remark},
@@ -20,6 +22,8 @@ use crate::{
     client,
 };
 
+/// How long nothing may come before it is said why, if it is known.
+const SILENCE: Duration = Duration::from_secs(1);
 /// Bytes that each partition may send ahead while the last events of all are brought into their order.
 const LAST_CREDIT_BYTES: u64 = 256 * 1024;
 
@@ -91,8 +95,20 @@ impl Printing<'_> {
     }
 
     async fn print_all(&self, reader: &mut Reader) -> anyhow::Result<()> {
+        let mut warned = false;
         while self.left() > 0 {
-            let Some(delivery) = reader.next().await? else { break };
+            let next = match timeout(SILENCE, reader.next()).await {
+                Ok(next) => next?,
+                // While nothing comes, the reason may be that nothing may be shown.
+                Err(_) => {
+                    if !warned && reader.withheld() > 0 {
+                        self.output.remark(&format!("{}, so far", withheld_remark(reader.withheld())));
+                        warned = true;
+                    }
+                    continue;
+                }
+            };
+            let Some(delivery) = next else { break };
             let count = self.printer.print(self.output, &delivery, self.left(), u64::MAX)?.count;
             self.printed.set(self.printed.get() + count);
         }

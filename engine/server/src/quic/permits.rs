@@ -13,12 +13,8 @@ use std::{
     time::Duration,
 };
 
-use levada_broker::{Broker, Error, Principal};
-use levada_protocol::{
-    access::{Requirement, Requires as _},
-    error::Refusal,
-    request::Open,
-};
+use levada_broker::{Broker, Conditions, Error, Principal};
+use levada_protocol::{access::Requires as _, error::Refusal, request::Open};
 use tokio::{
     sync::{Notify, oneshot},
     time,
@@ -29,7 +25,7 @@ use crate::wire_error;
 /// How long requests under way may take to be answered when the session ends: the one among them may be what ended it.
 const LAST_ANSWERS: Duration = Duration::from_millis(500);
 
-/// The open streams of a session, by what they require.
+/// The open streams of a session, with what must stay true for each.
 pub(super) struct Permits {
     broker: Broker,
     principal: Principal,
@@ -39,7 +35,7 @@ pub(super) struct Permits {
 }
 
 struct OpenStream {
-    required: Vec<Requirement>,
+    conditions: Conditions,
     is_request: bool,
     /// Says why the stream must end.
     revoke: oneshot::Sender<Refusal>,
@@ -67,19 +63,19 @@ impl Permits {
         let (revoke, revoked) = oneshot::channel();
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let is_request = matches!(open, Open::Request(_));
-        self.lock().insert(number, OpenStream { required: open.required(), is_request, revoke });
+        self.lock().insert(number, OpenStream { conditions: open.required().into(), is_request, revoke });
         Permit { permits: self, number, revoked }
     }
 
-    /// From now on a stream requires this. What has changed before is noticed here.
+    /// From now on this must stay true for a stream. What has changed before is noticed here.
     ///
     /// # Errors
-    /// As [`Broker::check`].
-    pub(super) fn require(&self, number: u64, required: Vec<Requirement>) -> Result<(), Error> {
+    /// As [`Broker::check_conditions`].
+    pub(super) fn require(&self, number: u64, conditions: Conditions) -> Result<(), Error> {
         let mut open = self.lock();
-        self.broker.check(&self.principal, &required)?;
+        self.broker.check_conditions(&self.principal, &conditions)?;
         if let Some(stream) = open.get_mut(&number) {
-            stream.required = required;
+            stream.conditions = conditions;
         }
         Ok(())
     }
@@ -103,7 +99,7 @@ impl Permits {
                     return None;
                 }
                 self.broker
-                    .check(&self.principal, &stream.required)
+                    .check_conditions(&self.principal, &stream.conditions)
                     .err()
                     .map(|error| wire_error::refusal(&error))
             });

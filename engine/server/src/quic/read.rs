@@ -29,7 +29,7 @@ pub(super) async fn serve(
 ) -> Result<(), Failure> {
     let broker = permits.broker();
     let reader = broker.read(permits.principal(), read).await?;
-    permits.require(number, reader.required)?;
+    permits.require(number, reader.conditions)?;
     stream.answer(&Opened::Read { positions: reader.positions }).await?;
     let down = write_frames(&mut stream.send, reader.outgoing, unread, || broker.is_short_of_room());
     both(grant_all(&mut stream.frames, reader.credit, draining), down).await

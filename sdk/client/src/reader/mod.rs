@@ -183,8 +183,7 @@ struct State {
     /// Per partition that has not ended: the first offset that did not come yet.
     positions: BTreeMap<u16, u64>,
     failed: Option<Error>,
-    /// What earlier streams of a search have scanned, and the present one with them.
-    scanned_before: Scanned,
+    /// What all streams have scanned so far.
     scanned: Scanned,
     /// Events that have come.
     events: u64,
@@ -207,22 +206,24 @@ enum Next {
 impl State {
     fn new(positions: &[Position]) -> Self {
         let positions = positions.iter().map(|position| (position.partition, position.offset)).collect();
-        let (scanned_before, scanned) = (Scanned::default(), Scanned::default());
-        Self { queue: VecDeque::new(), positions, failed: None, scanned_before, scanned, events: 0 }
+        Self { queue: VecDeque::new(), positions, failed: None, scanned: Scanned::default(), events: 0 }
     }
 
-    /// A stream of a search says how far it has come. Of several such sayings in a row the last one is kept.
-    fn progressed(&mut self, mut progress: Progress) {
+    /// A stream says how far it has come, which was so far when it last did. Of several such sayings in a row the last one is kept.
+    fn progressed(&mut self, mut progress: Progress, of_stream: &mut Scanned) {
         for entry in &progress.positions {
             self.positions.entry(entry.partition.0).and_modify(|next| *next = entry.next.0.max(*next));
         }
-        let (before, now) = (self.scanned_before, progress.scanned);
+        let before = std::mem::replace(of_stream, progress.scanned);
+        let more = |sum: u64, count: fn(&Scanned) -> u64| {
+            sum.saturating_add(count(&progress.scanned).saturating_sub(count(&before)))
+        };
         self.scanned = Scanned {
-            bytes: before.bytes.saturating_add(now.bytes),
-            events: before.events.saturating_add(now.events),
-            matched: before.matched.saturating_add(now.matched),
-            undecodable: before.undecodable.saturating_add(now.undecodable),
-            withheld: before.withheld.saturating_add(now.withheld),
+            bytes: more(self.scanned.bytes, |it| it.bytes),
+            events: more(self.scanned.events, |it| it.events),
+            matched: more(self.scanned.matched, |it| it.matched),
+            undecodable: more(self.scanned.undecodable, |it| it.undecodable),
+            withheld: more(self.scanned.withheld, |it| it.withheld),
         };
         progress.scanned = self.scanned;
         self.queue.pop_back_if(|last| matches!(last, Item::Progress(_)));

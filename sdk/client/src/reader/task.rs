@@ -109,6 +109,14 @@ pub(super) struct ReaderTask {
     granted: Credit,
 }
 
+/// What has come on one stream.
+#[derive(Default)]
+struct Came {
+    anything: bool,
+    /// What the stream said last that it has scanned.
+    scanned: Scanned,
+}
+
 /// Why reading a stream has ended.
 enum Stop {
     End,
@@ -122,7 +130,8 @@ impl ReaderTask {
 
     /// Reads all partitions; after a loss, each of them on its own.
     pub(super) async fn run(self, read: Read, first: Stream) {
-        match self.feed(first, Arc::new(Ledger::new(self.granted))).await {
+        let ledger = Arc::new(Ledger::new(self.granted));
+        match self.feed(first, ledger, &mut Came::default()).await {
             Ok(()) => return self.ended(None),
             Err(error) if is_final(&error) => return self.fail(&error),
             Err(error) => debug!(topic = %read.topic, error = %error, "reading stream ended"),
@@ -161,8 +170,7 @@ impl ReaderTask {
 
     /// What is left of a search whose stream has ended before its time; `None` if a bound was reached already.
     fn rest_of(&self, read: &Read) -> Option<Read> {
-        let mut state = self.shared.lock();
-        state.scanned_before = state.scanned;
+        let state = self.shared.lock();
         let positions = state
             .positions
             .iter()
@@ -186,7 +194,8 @@ impl ReaderTask {
     /// A bound was reached before the stream could say so.
     fn limited(&self) {
         let (scanned, positions) = (Scanned::default(), Vec::new());
-        self.shared.lock().progressed(Progress { scanned, state: SearchState::Limited, positions });
+        let progress = Progress { scanned, state: SearchState::Limited, positions };
+        self.shared.lock().progressed(progress, &mut Scanned::default());
         self.ended(None);
     }
 
@@ -218,8 +227,13 @@ impl ReaderTask {
         let timed_out = Error::TimedOut { waited: limit, in_doubt: false, last: None };
         match opened.unwrap_or(Err(timed_out)) {
             Ok((stream, _)) => {
-                backoff.reset();
-                match self.feed(stream, ledger.clone()).await {
+                let mut came = Came::default();
+                let fed = self.feed(stream, ledger.clone(), &mut came).await;
+                // One that is opened and ended again and again is tried less and less often.
+                if came.anything {
+                    backoff.reset();
+                }
+                match fed {
                     Ok(()) => Stop::End,
                     Err(error) => Stop::Lost(error),
                 }
@@ -229,20 +243,20 @@ impl ReaderTask {
     }
 
     /// Queues what comes until the end, or until the stream is lost, which is an error.
-    async fn feed(&self, mut stream: Stream, ledger: Arc<Ledger>) -> Result<(), Error> {
+    async fn feed(&self, mut stream: Stream, ledger: Arc<Ledger>, came: &mut Came) -> Result<(), Error> {
         self.regain(&ledger);
         loop {
             if let Some(credit) = ledger.grant() {
                 match stream.send.write_chunk(credit.frame()).await {
                     Ok(()) => {}
-                    Err(WriteError::Stopped(_)) => return self.hear_out(&mut stream, &ledger).await,
+                    Err(WriteError::Stopped(_)) => return self.hear_out(&mut stream, &ledger, came).await,
                     Err(error) => return Err(error.into()),
                 }
             }
             tokio::select! {
                 biased;
                 frame = stream.frames.next(), if !ledger.is_over_limit() => {
-                    if self.on_frame(frame?.ok_or_else(Error::cut_off)?, &ledger)? {
+                    if self.on_frame(frame?.ok_or_else(Error::cut_off)?, &ledger, came)? {
                         return Ok(());
                     }
                 }
@@ -252,8 +266,13 @@ impl ReaderTask {
     }
 
     /// The engine takes no more credit: the last events are on their way, with the end or the reason behind them.
-    async fn hear_out(&self, stream: &mut Stream, ledger: &Arc<Ledger>) -> Result<(), Error> {
-        while !self.on_frame(stream.last_words().await?, ledger)? {}
+    async fn hear_out(
+        &self,
+        stream: &mut Stream,
+        ledger: &Arc<Ledger>,
+        came: &mut Came,
+    ) -> Result<(), Error> {
+        while !self.on_frame(stream.last_words().await?, ledger, came)? {}
         Ok(())
     }
 
@@ -275,7 +294,8 @@ impl ReaderTask {
     }
 
     /// Returns true at the end.
-    fn on_frame(&self, frame: Frame, ledger: &Arc<Ledger>) -> Result<bool, Error> {
+    fn on_frame(&self, frame: Frame, ledger: &Arc<Ledger>, came: &mut Came) -> Result<bool, Error> {
+        came.anything = true;
         let at_end = frame.kind == FrameType::End;
         match frame.kind {
             FrameType::Deliver => {
@@ -293,7 +313,10 @@ impl ReaderTask {
                 state.events += u64::from(incoming.header.count);
                 state.queue.push_back(Item::Frame(incoming, ledger.clone()));
             }
-            FrameType::Progress => self.shared.lock().progressed(Progress::read(&frame.payload)?),
+            FrameType::Progress => {
+                let progress = Progress::read(&frame.payload)?;
+                self.shared.lock().progressed(progress, &mut came.scanned);
+            }
             FrameType::End => drop(EndEntry::read_all(&frame.payload)?),
             _ => return Err(stream::unexpected(&frame)),
         }

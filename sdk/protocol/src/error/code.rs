@@ -102,6 +102,7 @@ codes! {
     26 NotRedriven          NOT_REDRIVEN           retry no  effect none    http 409 "a purge of dead letters of which some were never redriven, and that was not forced";
     27 Quota                QUOTA                  retry yes effect none    http 429 "the principal has used up one of its quotas; retry later";
     28 PrincipalInUse       PRINCIPAL_IN_USE       retry no  effect none    http 409 "the principal is a role of others";
+    29 ViewChanged          VIEW_CHANGED           retry yes effect none    http 409 "the permissions that say through which plugins a topic is read have changed: read again";
     30 BatchInvalid         BATCH_INVALID          retry no  effect none    http 400 "a batch whose length, count, checksum or layout is wrong";
     31 EventTooLarge        EVENT_TOO_LARGE        retry no  effect none    http 413 "an event over one of the limits";
     32 SequenceGap          SEQUENCE_GAP           retry no  effect none    http 409 "a producer's sequence skips events that were never seen";
@@ -113,7 +114,7 @@ codes! {
     38 OutcomeUnknown       OUTCOME_UNKNOWN        retry yes effect unknown http 503 "storage failed before the outcome was durable; retry with the same sequence";
     39 TooManyInFlight      TOO_MANY_IN_FLIGHT     retry yes effect none    http 429 "more batches of one producer and partition in flight than the hello allows (not sent by this version)";
     40 Rejected             REJECTED               retry no  effect none    http 422 "a plugin refused the event at publish (not sent by this version)";
-    41 PluginFailed         PLUGIN_FAILED          retry yes effect none    http 503 "a plugin that events pass before they are read fails too often, and is left alone for a while";
+    41 PluginFailed         PLUGIN_FAILED          retry yes effect none    http 503 "a plugin failed at publish (not sent by this version)";
     42 ChainPaused          CHAIN_PAUSED           retry yes effect none    http 503 "the subscription or route is paused until it is resumed (not sent by this version)";
     43 HeaderReserved       HEADER_RESERVED        retry no  effect none    http 400 "a header whose name only the engine gives: one that begins with `lv-`";
     44 DelayTooLong         DELAY_TOO_LONG         retry no  effect none    http 400 "a delayed event would be due in more than 365 days";
