@@ -1,10 +1,10 @@
 //! Principals and tokens from the command line, from the first administrator on.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Stdio};
 
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::TcpStream,
 };
 
@@ -191,4 +191,58 @@ async fn who_reads_through_plugins_sees_what_they_leave_by_quic_and_by_http() {
     within("the response", stream.read_to_string(&mut response)).await.unwrap();
     assert!(response.contains("\r\nlevada-withheld: 1\r\n"), "{response}");
     assert!(response.contains(r#""payload":{"id":1}"#) && !response.contains("4111"), "{response}");
+}
+
+#[tokio::test]
+async fn what_is_open_shows_what_may_be_read_now() {
+    let (dir, engine) = engine().await;
+    engine.text(&["topic", "create", "orders"]).await;
+    engine.text(&["plugin", "deploy", "--bundled"]).await;
+    engine.run(&["publish", "orders", "--raw"], "{\"id\":1,\"card\":\"4111\"}\nno JSON\n").await.done();
+    let (boss, clerk) = (dir.path().join("boss.token"), dir.path().join("clerk.token"));
+    let as_boss = async |arguments: &[&str], input: &str| with_token(&engine, &boss, arguments, input).await;
+    let (hiding, keeping) = (
+        r#"read orders via json-project:{"drop":["card"]}"#,
+        r#"read orders via json-project:{"keep":["id"]}"#,
+    );
+    let [boss_out, clerk_out] = [&boss, &clerk].map(|path| path.display().to_string());
+    let first = ["principal", "create", "boss", "--grant", "admin", "--token", "--out", &boss_out];
+    engine.run(&first, "").await.done();
+    let create = ["principal", "create", "clerk", "--grant", hiding, "--token", "--out", &clerk_out];
+    as_boss(&create, "").await.done();
+
+    let mut command = engine.command(&["read", "orders", "--payload", "--follow"]);
+    command.env("LEVADA_TOKEN_FILE", &clerk).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let mut following = command.spawn().unwrap();
+    let mut printed = BufReader::new(following.stdout.take().unwrap()).lines();
+    let mut said = BufReader::new(following.stderr.take().unwrap()).lines();
+    assert_eq!(within("an event", printed.next_line()).await.unwrap().unwrap(), "{\"id\":1}");
+    let said = within("what is withheld", said.next_line()).await.unwrap().unwrap();
+    assert!(said.contains("1 event withheld") && said.contains("so far"), "{said}");
+
+    let token = fs::read_to_string(&clerk).unwrap();
+    let request = format!(
+        "GET /v1/topics/orders/stream?from=earliest HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\nConnection: close\r\n\r\n",
+        engine.http,
+        token.trim()
+    );
+    let mut stream = TcpStream::connect(&engine.http).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let (mut streamed, mut chunk) = (String::new(), vec![0; 64 * 1024]);
+    while !streamed.contains("event: events_withheld\ndata: {\"count\":1}\n") {
+        let read = within("the stream", stream.read(&mut chunk)).await.unwrap();
+        assert!(read > 0, "{streamed}");
+        streamed.push_str(&String::from_utf8_lossy(&chunk[..read]));
+    }
+    assert!(streamed.contains(r#""data":{"id":1}"#) && !streamed.contains("4111"), "{streamed}");
+
+    // Those who read on meet what holds now; a stream ends, and its client comes again.
+    as_boss(&["principal", "grant", "clerk", keeping], "").await.done();
+    as_boss(&["principal", "revoke", "clerk", hiding], "").await.done();
+    let event = "{\"id\":2,\"card\":\"4222\",\"note\":\"n\"}\n";
+    as_boss(&["publish", "orders", "--raw"], event).await.done();
+    assert_eq!(within("an event", printed.next_line()).await.unwrap().unwrap(), "{\"id\":2}");
+    let mut rest = Vec::new();
+    within("the end of the stream", stream.read_to_end(&mut rest)).await.unwrap();
+    assert!(!String::from_utf8_lossy(&rest).contains("note"), "it shows nothing by another mask");
 }

@@ -59,6 +59,10 @@ const EXPIRED_SUBSCRIPTIONS: Series = Series::counter(
     "levada_expired_subscriptions_total",
     "subscriptions that were deleted because nobody consumed them for as long as they said",
 );
+const PLUGIN_MEMORY_RESTARTS: Series = Series::counter(
+    "levada_plugin_memory_restarts_total",
+    "plugin instances replaced because earlier calls had filled their memory",
+);
 const WITHHELD_EVENTS: Series = Series::counter(
     "levada_withheld_events_total",
     "events withheld from those who read through plugins, because one failed on them",
@@ -169,10 +173,7 @@ impl Collected {
                 "levada_plugin_errors_total",
                 "plugin calls that failed, and events whose verdict could not be followed",
             ),
-            plugin_memory_restarts: Series::counter(
-                "levada_plugin_memory_restarts_total",
-                "plugin instances replaced because earlier calls had filled their memory",
-            ),
+            plugin_memory_restarts: PLUGIN_MEMORY_RESTARTS,
             pushed: PUSHED,
             expired_subscriptions: EXPIRED_SUBSCRIPTIONS,
             refused_calls: REFUSED_CALLS,

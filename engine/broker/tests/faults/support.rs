@@ -543,7 +543,7 @@ impl Engine {
 
 /// A delivery's token and the offsets of its events.
 pub(crate) async fn delivery(
-    outgoing: &mut tokio::sync::mpsc::Receiver<Result<Outgoing, levada_broker::Error>>,
+    outgoing: &mut tokio::sync::mpsc::Receiver<Result<Outgoing, Error>>,
 ) -> (DeliveryToken, Vec<u64>) {
     let next = timeout(SOON, outgoing.recv()).await.expect("a delivery comes").unwrap().unwrap();
     let Content::Delivery(Delivery { header, runs }) = next.content() else {
@@ -557,7 +557,7 @@ pub(crate) async fn delivery(
 
 /// The next `count` events, whatever else comes before, each with the verb that says that it is done.
 pub(crate) async fn take(
-    outgoing: &mut tokio::sync::mpsc::Receiver<Result<Outgoing, levada_broker::Error>>,
+    outgoing: &mut tokio::sync::mpsc::Receiver<Result<Outgoing, Error>>,
     count: usize,
 ) -> Vec<Verb> {
     let mut taken: Vec<Verb> = Vec::new();

@@ -239,3 +239,26 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use levada_protocol::progress::SearchState;
+
+    use super::*;
+
+    #[test]
+    fn what_several_streams_have_scanned_adds_up_and_none_counts_twice() {
+        let mut state = State::new(&[]);
+        let progress = |withheld| Progress {
+            scanned: Scanned { bytes: 100 * withheld, withheld, ..Scanned::default() },
+            state: SearchState::Running,
+            positions: Vec::new(),
+        };
+        let (mut first, mut second) = (Scanned::default(), Scanned::default());
+        for (withheld, of_stream, sum) in [(1, 0, 1), (3, 0, 3), (2, 1, 5), (4, 0, 6), (2, 1, 6)] {
+            let of_stream = if of_stream == 0 { &mut first } else { &mut second };
+            state.progressed(progress(withheld), of_stream);
+            assert_eq!((state.scanned.withheld, state.scanned.bytes), (sum, 100 * sum));
+        }
+    }
+}
