@@ -1,21 +1,29 @@
 //! What happens around every request: its id, who asks, whether it may come from there, and the body of its problem.
 
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
 use axum::{
-    extract::{Request, State},
+    extract::Request,
     http::{
-        HeaderMap, HeaderValue, Method, StatusCode,
+        HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
         header::{
             ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
             ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
             ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, VARY,
         },
     },
-    middleware::Next,
     response::{IntoResponse, Response},
 };
 use levada_broker::{Broker, Principal};
 use levada_protocol::error::ErrorCode;
-use tracing::Instrument as _;
+use tower_layer::Layer;
+use tower_service::Service;
+use tracing::{Instrument as _, instrument::Instrumented};
 
 use crate::{
     host,
@@ -26,39 +34,113 @@ use crate::{
 };
 
 /// The header that a request's id comes and goes in.
-const REQUEST_ID: &str = "x-request-id";
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest id in bytes that is taken from a request.
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
-/// Runs a request.
-pub(crate) async fn enter(State(gateway): State<Gateway>, mut request: Request, next: Next) -> Response {
-    let id = request_id(&gateway, request.headers());
-    let origin = allowed_origin(&gateway, request.headers());
-    // A browser asks without saying for whom, and is told nothing but that it may ask.
-    let is_preflight = origin.is_some() && is_preflight(&request);
-    let mut response = if is_preflight {
-        preflight(request.headers())
-    } else {
-        match admit(&gateway, &mut request) {
-            Err(problem) => problem.into_response(),
-            Ok(()) => {
-                let id = id.to_str().unwrap_or_default();
-                let (method, path) = (request.method(), request.uri().path());
-                let span = tracing::debug_span!("request", id, %method, path);
-                next.run(request).instrument(span).await
-            }
-        }
-    };
-    problem::render(&mut response, id.to_str().unwrap_or_default());
-    let headers = response.headers_mut();
-    headers.insert(REQUEST_ID, id);
-    if let Some(origin) = origin {
-        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-        headers.insert(VARY, HeaderValue::from_static("origin"));
-        let exposed = HeaderValue::from_static("levada-next, levada-complete, x-request-id, retry-after");
-        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
+/// What every request passes before its route, and every response behind it. A service of its own and no function that is made one:
+/// that would put each request on the heap three more times.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry(pub(crate) Gateway);
+
+/// A route behind the entry.
+#[derive(Debug, Clone)]
+pub(crate) struct Entered<S> {
+    gateway: Gateway,
+    route: S,
+}
+
+/// The response to come.
+#[derive(Debug)]
+pub(crate) struct Answering<F> {
+    answer: Answer<F>,
+    marks: Option<Marks>,
+}
+
+#[derive(Debug)]
+enum Answer<F> {
+    /// The request does not get as far as its route.
+    Made(Option<Response>),
+    Routed(Instrumented<F>),
+}
+
+/// What a response is told that it is to.
+#[derive(Debug)]
+struct Marks {
+    id: HeaderValue,
+    origin: Option<HeaderValue>,
+}
+
+impl<S> Layer<S> for Entry {
+    type Service = Entered<S>;
+
+    fn layer(&self, route: S) -> Entered<S> {
+        Entered { gateway: self.0.clone(), route }
     }
-    response
+}
+
+impl<S> Service<Request> for Entered<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible>,
+    S::Future: Unpin,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Answering<S::Future>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.route.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request) -> Self::Future {
+        let id = request_id(&self.gateway, request.headers());
+        let origin = allowed_origin(&self.gateway, request.headers());
+        // A browser asks without saying for whom, and is told nothing but that it may ask.
+        let answer = if origin.is_some() && is_preflight(&request) {
+            Answer::Made(Some(preflight(request.headers())))
+        } else {
+            match admit(&self.gateway, &mut request) {
+                Err(problem) => Answer::Made(Some(problem.into_response())),
+                Ok(()) => {
+                    let (method, path) = (request.method(), request.uri().path());
+                    let span =
+                        tracing::debug_span!("request", id = id.to_str().unwrap_or_default(), %method, path);
+                    Answer::Routed(self.route.call(request).instrument(span))
+                }
+            }
+        };
+        Answering { answer, marks: Some(Marks { id, origin }) }
+    }
+}
+
+impl<F: Future<Output = Result<Response, Infallible>> + Unpin> Future for Answering<F> {
+    type Output = Result<Response, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Self { answer, marks } = &mut *self;
+        let made = match answer {
+            Answer::Made(response) => response.take(),
+            Answer::Routed(route) => Some(ready!(Pin::new(route).poll(context))?),
+        };
+        let (mut response, marks) = made.zip(marks.take()).expect("a response is awaited once");
+        marks.mark(&mut response);
+        Poll::Ready(Ok(response))
+    }
+}
+
+impl Marks {
+    fn mark(self, response: &mut Response) {
+        let Self { id, origin } = self;
+        problem::render(response, id.to_str().unwrap_or_default());
+        let headers = response.headers_mut();
+        headers.insert(REQUEST_ID, id);
+        if let Some(origin) = origin {
+            headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+            headers.insert(VARY, HeaderValue::from_static("origin"));
+            let exposed = HeaderValue::from_static("levada-next, levada-complete, x-request-id, retry-after");
+            headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
+        }
+    }
 }
 
 /// For pages that are not the gateway's: the refusal, if who asks with these headers, over such a connection, may not browse everything.

@@ -1,7 +1,7 @@
 //! The body of a publish as events: CloudEvents in three modes, lines of JSON, or any bytes.
 
 use axum::http::{
-    HeaderMap, StatusCode,
+    HeaderMap, HeaderName, StatusCode,
     header::{CONTENT_ENCODING, CONTENT_TYPE},
 };
 use bytes::Bytes;
@@ -18,13 +18,13 @@ use crate::{params::duration, problem::Problem};
 /// Before the names of headers that become headers of the event.
 const HEADER_PREFIX: &str = "levada-header-";
 /// The headers that make an event of any body.
-const KEY: &str = "levada-key";
-const ID: &str = "levada-id";
-const TIME: &str = "levada-time";
-const TOMBSTONE: &str = "levada-tombstone";
+const KEY: HeaderName = HeaderName::from_static("levada-key");
+const ID: HeaderName = HeaderName::from_static("levada-id");
+const TIME: HeaderName = HeaderName::from_static("levada-time");
+const TOMBSTONE: HeaderName = HeaderName::from_static("levada-tombstone");
 /// The headers that hold for all events of a request.
-const DELAY: &str = "levada-delay";
-const TTL: &str = "levada-ttl";
+const DELAY: HeaderName = HeaderName::from_static("levada-delay");
+const TTL: HeaderName = HeaderName::from_static("levada-ttl");
 
 /// What a request publishes.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ pub(crate) fn read(headers: &HeaderMap, body: Bytes, now: Timestamp) -> Result<I
     }
     let mode = mode_of(headers)?;
     if mode != Mode::Raw
-        && let Some(name) = headers.keys().find(|name| is_raw_only(name.as_str(), mode))
+        && let Some(name) = headers.keys().find(|name| is_raw_only(name, mode))
     {
         let detail = format!(
             "expected {name} only with a body that is no CloudEvent and no JSON lines: they say it themselves"
@@ -118,8 +118,9 @@ fn mode_of(headers: &HeaderMap) -> Result<Mode, Problem> {
 }
 
 /// True for a header that would say again, or otherwise, what the event says itself.
-fn is_raw_only(name: &str, mode: Mode) -> bool {
-    matches!(name, KEY | ID | TIME | TOMBSTONE) || (mode != Mode::Binary && name.starts_with(HEADER_PREFIX))
+fn is_raw_only(name: &HeaderName, mode: Mode) -> bool {
+    [KEY, ID, TIME, TOMBSTONE].contains(name)
+        || (mode != Mode::Binary && name.as_str().starts_with(HEADER_PREFIX))
 }
 
 fn not_one(error: &InvalidCloudEvent) -> Problem {
@@ -178,11 +179,11 @@ fn raw(headers: &HeaderMap, body: Bytes) -> Result<Event, Problem> {
     Ok(event)
 }
 
-fn text(headers: &HeaderMap, name: &'static str) -> Result<Option<String>, Problem> {
-    let mut values = headers.get_all(name).iter();
+fn text(headers: &HeaderMap, name: HeaderName) -> Result<Option<String>, Problem> {
+    let mut values = headers.get_all(&name).iter();
     match (values.next(), values.next()) {
         (None, _) => Ok(None),
-        (Some(value), None) => decoded(name, value.as_bytes()).map(Some),
+        (Some(value), None) => decoded(name.as_str(), value.as_bytes()).map(Some),
         (Some(_), Some(_)) => Err(Problem::invalid(format!("expected the header {name} once, got it twice"))),
     }
 }

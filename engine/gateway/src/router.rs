@@ -3,7 +3,6 @@
 use axum::{
     Json, Router,
     http::{StatusCode, Uri},
-    middleware,
     routing::get,
 };
 use levada_protocol::error::ErrorCode;
@@ -11,7 +10,8 @@ use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    dead_letters, entry,
+    dead_letters,
+    entry::Entry,
     openapi::{self, Description},
     plugins,
     problem::Problem,
@@ -48,7 +48,7 @@ pub fn router(gateway: Gateway) -> Router {
     routes
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)
-        .layer(middleware::from_fn_with_state(gateway.clone(), entry::enter))
+        .layer(Entry(gateway.clone()))
         // For whoever wants to know how to ask.
         .route("/openapi.json", get(async move || description))
         .with_state(gateway)
