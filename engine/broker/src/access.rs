@@ -7,7 +7,11 @@
 //! What is refused looks as if it did not exist, except to those who may browse it. A change is refused with
 //! `PERMISSION_DENIED` whether or not there is such a thing: it is checked before anybody looks.
 
-use std::sync::Arc;
+use std::{
+    hash::{Hash, Hasher},
+    net::SocketAddr,
+    sync::Arc,
+};
 
 use levada_protocol::{
     access::{Action, Requirement, Scope, reading_unmasked, source_of_dead_letters},
@@ -18,6 +22,7 @@ use levada_protocol::{
     permission::Permission,
     request::StageSpec,
 };
+use serde::Serialize;
 
 use crate::{
     actor::Actor,
@@ -35,12 +40,22 @@ pub enum Principal {
     Known(Arc<Known>),
 }
 
-/// A principal of the catalogue, and how it came in.
-#[derive(Debug, PartialEq, Eq, Hash)]
+/// A principal of the catalogue, how it came in, and from where. Two are the same whose names and proofs are.
+#[derive(Debug, Clone)]
 pub struct Known {
     id: PrincipalId,
     name: PrincipalName,
     proof: Proof,
+    origin: Origin,
+}
+
+/// Where a call comes from, as the audit topic tells it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize)]
+pub(crate) struct Origin {
+    /// The address at the other end of its connection.
+    pub(crate) peer: Option<SocketAddr>,
+    /// What names the request.
+    pub(crate) request: Option<String>,
 }
 
 /// How a principal came in. It stays in only as long as that holds.
@@ -57,6 +72,20 @@ pub enum Proof {
     },
 }
 
+impl PartialEq for Known {
+    fn eq(&self, other: &Self) -> bool {
+        (self.id, &self.name, &self.proof) == (other.id, &other.name, &other.proof)
+    }
+}
+
+impl Eq for Known {}
+
+impl Hash for Known {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.id, &self.name, &self.proof).hash(state);
+    }
+}
+
 impl Known {
     pub(crate) fn name(&self) -> &PrincipalName {
         &self.name
@@ -64,8 +93,18 @@ impl Known {
 }
 
 impl Principal {
-    pub(crate) fn known(record: &PrincipalRecord, proof: Proof) -> Self {
-        Self::Known(Arc::new(Known { id: PrincipalId(record.id), name: record.name.clone(), proof }))
+    pub(crate) fn known(record: &PrincipalRecord, proof: Proof, peer: Option<SocketAddr>) -> Self {
+        let origin = Origin { peer, request: None };
+        Self::Known(Arc::new(Known { id: PrincipalId(record.id), name: record.name.clone(), proof, origin }))
+    }
+
+    /// The same for one request, by what names it where somebody looks for it: the audit topic tells it of what the request changes.
+    #[must_use]
+    pub fn for_request(mut self, id: impl FnOnce() -> String) -> Self {
+        if let Self::Known(known) = &mut self {
+            Arc::make_mut(known).origin.request = Some(id());
+        }
+        self
     }
 
     /// Its id in the catalogue; `None` for a local caller.
@@ -83,14 +122,17 @@ impl Principal {
 
     /// What is told of who makes a change.
     pub(crate) fn actor(&self) -> Actor {
-        let proof = match self {
-            Self::Local => None,
-            Self::Known(known) => Some(match &known.proof {
-                Proof::Token(id) => format!("token {id}"),
-                Proof::Certificate { name, .. } => format!("certificate {name}"),
-            }),
+        let (proof, origin) = match self {
+            Self::Local => (None, Origin::default()),
+            Self::Known(known) => {
+                let proof = match &known.proof {
+                    Proof::Token(id) => format!("token {id}"),
+                    Proof::Certificate { name, .. } => format!("certificate {name}"),
+                };
+                (Some(proof), known.origin.clone())
+            }
         };
-        Actor { principal: self.as_str().to_owned(), proof }
+        Actor { principal: self.as_str().to_owned(), proof, origin }
     }
 
     /// The name that catalogue records keep as their principal, and that logs and refusals show.

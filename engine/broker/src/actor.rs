@@ -2,17 +2,22 @@
 
 use serde::Serialize;
 
+use crate::access::Origin;
+
 /// Who makes a change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Actor {
     pub(crate) principal: String,
     /// How it came in, such as `token 1f…`; `None` for local callers and the engine.
     pub(crate) proof: Option<String>,
+    /// From where; nothing for local callers and the engine.
+    #[serde(flatten)]
+    pub(crate) origin: Origin,
 }
 
 impl Actor {
     /// The engine itself, for what it does in the background.
     pub(crate) fn engine() -> Self {
-        Self { principal: "engine".to_owned(), proof: None }
+        Self { principal: "engine".to_owned(), proof: None, origin: Origin::default() }
     }
 }

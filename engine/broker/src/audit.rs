@@ -253,12 +253,15 @@ mod tests {
     };
 
     use super::*;
+    use crate::access::Origin;
     use crate::catalogue::{DrawnToken, PushChange};
 
     const NOW: Timestamp = Timestamp(5);
 
     fn me() -> Actor {
-        Actor { principal: "me".to_owned(), proof: Some("token 7".to_owned()) }
+        let (principal, proof) = ("me".to_owned(), Some("token 7".to_owned()));
+        let origin = Origin { peer: Some(([192, 0, 2, 7], 50_000).into()), request: Some("r-1".to_owned()) };
+        Actor { principal, proof, origin }
     }
 
     fn decide(change: &Change, before: &Catalogue) -> Decided {
@@ -313,7 +316,8 @@ mod tests {
         let (change, _) = with_principal();
         let told = json(&event(&change, &me(), &empty, &decide(&change, &empty)).unwrap());
         assert_eq!(told["action"], "create_principal");
-        assert_eq!((&told["principal"], &told["proof"]), (&Value::from("me"), &Value::from("token 7")));
+        let by = ["principal", "proof", "peer", "request"].map(|member| told[member].as_str().unwrap());
+        assert_eq!(by, ["me", "token 7", "192.0.2.7:50000", "r-1"]);
         let kinds: Vec<_> = told["changed"].as_array().unwrap().iter().map(|it| it["kind"].clone()).collect();
         assert_eq!(kinds, ["principal", "token"]);
         assert_eq!(told["changed"][0]["before"], Value::Null);

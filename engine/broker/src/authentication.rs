@@ -3,6 +3,7 @@
 use std::{
     collections::HashSet,
     future::pending,
+    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -19,9 +20,9 @@ use tokio::{
 };
 
 use crate::{
-    access::{Access, Conditions, Principal, Proof, View, not_taken, proof_needed},
+    access::{Access, Conditions, Origin, Principal, Proof, View, not_taken, proof_needed},
     actor::Actor,
-    catalogue::{Change, IdentityChange},
+    catalogue::{Change, IdentityChange, identities::NEVER},
     clock::Clock,
     error::Error,
     identity::sha256_hex,
@@ -35,6 +36,11 @@ use crate::{
 /// How often the end of a proof is looked at, in milliseconds.
 const LOOK_AGAIN_MS: u64 = 60_000;
 
+/// So long before nobody can administrate the engine any more the log says so.
+const ADMINISTRATORS_ALARM: Duration = Duration::from_secs(7 * 24 * 3_600);
+/// How often it says so.
+const ADMINISTRATORS_LOOK_EVERY: Duration = Duration::from_secs(24 * 3_600);
+
 /// What a caller shows.
 #[derive(Debug, Clone, Default)]
 pub struct Credentials {
@@ -42,6 +48,8 @@ pub struct Credentials {
     pub token: Option<Token>,
     /// The names in a client certificate that the listener has verified, in order of preference, and when it expires.
     pub certificate: Option<(Vec<CertificateName>, Timestamp)>,
+    /// The address at the other end of its connection, where one is known: the audit topic tells it.
+    pub peer: Option<SocketAddr>,
 }
 
 /// Tells when principals, permissions or tokens have changed.
@@ -136,7 +144,10 @@ impl Authentication {
 
     /// As [`crate::Broker::authenticate`].
     pub(crate) fn authenticate(self: &Arc<Self>, shown: &Credentials) -> Result<Principal, Error> {
-        let unknown = || Actor { principal: "unknown".to_owned(), proof: None };
+        let unknown = || {
+            let origin = Origin { peer: shown.peer, request: None };
+            Actor { principal: "unknown".to_owned(), proof: None, origin }
+        };
         self.principal_of(shown).inspect_err(|error| self.refuse(unknown(), "authenticate".to_owned(), error))
     }
 
@@ -157,15 +168,13 @@ impl Authentication {
             if record.is_use_news(now) {
                 self.note_use(TokenId(record.id));
             }
-            return Ok(Principal::known(principal, Proof::Token(token.id())));
+            return Ok(Principal::known(principal, Proof::Token(token.id()), shown.peer));
         }
         if let Some((names, not_after)) = &shown.certificate {
             let found = names.iter().find_map(|name| Some((name, identities.by_certificate(name)?)));
             let (name, principal) = found.filter(|_| *not_after > now).ok_or_else(not_taken)?;
-            return Ok(Principal::known(
-                principal,
-                Proof::Certificate { name: name.clone(), not_after: *not_after },
-            ));
+            let proof = Proof::Certificate { name: name.clone(), not_after: *not_after };
+            return Ok(Principal::known(principal, proof, shown.peer));
         }
         Err(proof_needed())
     }
@@ -245,6 +254,30 @@ impl Authentication {
             }
             ends = self.tasks.cancelled().run_until_cancelled(sleep(refusals::INTERVAL)).await.is_none();
             times = self.refusals.since(of);
+        }
+    }
+
+    /// For how long somebody can still come in who may do everything; `None`: without an end that is known, or there are no principals.
+    pub(crate) fn administrators_end_in(&self) -> Option<Duration> {
+        let (catalogue, now) = (self.shard.catalogue(), self.clock.now());
+        if catalogue.identities.is_empty() {
+            return None;
+        }
+        let end = catalogue.identities.administrators_end(now).unwrap_or(now);
+        (end != NEVER).then(|| Duration::from_millis(end.0.saturating_sub(now.0)))
+    }
+
+    /// Says in the log, once a day, that soon nobody can come in who may do everything. Never ends; may be dropped at any await.
+    pub(crate) async fn watch_administrators(&self) {
+        loop {
+            if let Some(left) = self.administrators_end_in().filter(|left| *left < ADMINISTRATORS_ALARM) {
+                let hours = left.as_secs() / 3_600;
+                tracing::warn!(
+                    hours,
+                    "the last proof of an administrator expires soon; while it holds, `levada token create` makes another"
+                );
+            }
+            sleep(ADMINISTRATORS_LOOK_EVERY).await;
         }
     }
 

@@ -236,6 +236,10 @@ impl Broker {
         inner.tasks.spawn(tracing::info_span!("reclaim"), async move {
             cancelled.run_until_cancelled(reclaimer.run()).await;
         });
+        let (watched, cancelled) = (Arc::clone(&inner.authentication), inner.tasks.cancelled().clone());
+        inner.tasks.spawn(tracing::info_span!("administrators"), async move {
+            cancelled.run_until_cancelled(watched.watch_administrators()).await;
+        });
         let (rated, cancelled) = (Arc::clone(inner), inner.tasks.cancelled().clone());
         inner.tasks.spawn(tracing::info_span!("trends"), async move {
             cancelled.run_until_cancelled(rated.note_trends()).await;

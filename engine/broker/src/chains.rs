@@ -122,7 +122,9 @@ impl Chains {
                 deadline,
             });
         }
-        Ok(Attached { chain: Chain::new(chain, point_id, Arc::clone(&self.clock)), stages })
+        let chain = Chain::new(chain, point_id, Arc::clone(&self.clock));
+        let chain = if point == AttachmentPoint::Read { chain.minding_time_alone() } else { chain };
+        Ok(Attached { chain, stages })
     }
 }
 

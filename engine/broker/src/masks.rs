@@ -7,16 +7,17 @@
 //! what masks cost depends on how many different ones there are, and not on how many readers come.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, HashMap},
     ops::Range,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use levada_chain::{Input, Source};
+use levada_chain::{Chain, Input, Source};
 use levada_protocol::{
     error::ErrorCode,
     ids::{Offset, PartitionId, TopicName},
@@ -37,6 +38,9 @@ use crate::{
 
 /// Stretches that may pass one mask at a time, over all its readers; others wait in turn.
 const TURNS: usize = 4;
+/// How many masks are kept that nobody reads through, and for how long.
+const IDLE_COUNT_MAX: usize = 16;
+const IDLE_MAX: Duration = Duration::from_secs(60);
 /// How long a reader waits at most before it looks again whether plugins are left alone: another version may be active then.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
@@ -45,9 +49,16 @@ pub(crate) struct Masks {
     shard: ShardHandle,
     chains: Chains,
     tasks: Tasks,
-    attached: Mutex<HashMap<Key, Weak<Mask>>>,
+    attached: Mutex<HashMap<Key, Entry>>,
     spent: Arc<Spent>,
     withheld: AtomicU64,
+}
+
+/// A mask that is attached, or is being attached.
+struct Entry {
+    mask: Arc<Mask>,
+    /// When somebody last began to read through it.
+    used: Instant,
 }
 
 /// What masks have cost that nobody reads through any more, by the ids of the plugins' versions.
@@ -101,7 +112,7 @@ impl Masks {
 
     /// What all masks have cost so far, by the ids of the plugins' versions.
     pub(crate) fn costs(&self) -> BTreeMap<u64, StageStats> {
-        let attached: Vec<Arc<Mask>> = self.lock().values().filter_map(Weak::upgrade).collect();
+        let attached: Vec<Arc<Mask>> = self.lock().values().map(|entry| Arc::clone(&entry.mask)).collect();
         let mut sums = self.spent.lock().clone();
         attached.iter().for_each(|mask| mask.add_to(&mut sums));
         sums
@@ -159,20 +170,39 @@ impl Masks {
     }
 
     fn entry(&self, key: &Key) -> Arc<Mask> {
-        let mut attached = self.lock();
-        if let Some(mask) = attached.get(key).and_then(Weak::upgrade) {
-            return mask;
+        let (mut attached, used) = (self.lock(), Instant::now());
+        if let Some(entry) = attached.get_mut(key) {
+            entry.used = used;
+            return Arc::clone(&entry.mask);
         }
-        attached.retain(|_, mask| mask.strong_count() > 0);
         let (turns, spent) = (Arc::new(Semaphore::new(TURNS)), Arc::clone(&self.spent));
         let mask = Arc::new(Mask { attached: OnceCell::new(), turns, spent });
-        attached.insert(key.clone(), Arc::downgrade(&mask));
+        attached.insert(key.clone(), Entry { mask: Arc::clone(&mask), used });
+        let gone = forget_idle(&mut attached, used);
+        drop(attached);
+        // What they have cost is added up under another lock.
+        drop(gone);
         mask
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Weak<Mask>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Entry>> {
         self.attached.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Takes out what nobody reads through and has not begun to for a while, and more of the oldest if these are many. One who reads now and
+/// then does not attach plugins each time.
+fn forget_idle(attached: &mut HashMap<Key, Entry>, now: Instant) -> Vec<Entry> {
+    let mut idle: Vec<(Instant, Key)> = attached
+        .iter()
+        .filter(|(_, entry)| Arc::strong_count(&entry.mask) == 1)
+        .map(|(key, entry)| (entry.used, key.clone()))
+        .collect();
+    idle.sort_unstable_by_key(|(used, _)| Reverse(*used));
+    let is_old = |used: Instant| now.saturating_duration_since(used) >= IDLE_MAX;
+    let gone =
+        idle.into_iter().enumerate().filter(|(newer, (used, _))| *newer >= IDLE_COUNT_MAX || is_old(*used));
+    gone.filter_map(|(_, (_, key))| attached.remove(&key)).collect()
 }
 
 impl Spent {
@@ -182,6 +212,10 @@ impl Spent {
 }
 
 impl Mask {
+    fn chain(&self) -> &Chain {
+        &self.attached.get().expect("a mask is handed out once it is attached").chain
+    }
+
     fn add_to(&self, sums: &mut BTreeMap<u64, StageStats>) {
         for (plugin, stage) in self.attached.get().into_iter().flat_map(Attached::stages) {
             sums.entry(plugin).or_default().add(&stage.stats());
@@ -217,6 +251,20 @@ impl Masking {
         Arc::clone(&self.mask.turns).acquire_owned().await.expect("the turns are never closed")
     }
 
+    /// For how long the plugins are left alone, if they are: at most [`PAUSE_MAX`].
+    ///
+    /// # Errors
+    /// `PLUGIN_NOT_FOUND` or another refusal of a plugin, of which another version is active now.
+    pub(crate) async fn paused(&mut self) -> Result<Option<Duration>, Error> {
+        self.follow_versions().await?;
+        Ok(self.mask.chain().paused().map(|wait| wait.min(PAUSE_MAX)))
+    }
+
+    /// So many events were withheld from its reader.
+    pub(crate) fn withheld(&self, events: u64) {
+        self.masks.withheld.fetch_add(events, Ordering::Relaxed);
+    }
+
     /// Passes the events of `range` in these pieces through the mask. Not all may have passed: see [`Masked::Shown`].
     ///
     /// Cancel safe.
@@ -230,11 +278,10 @@ impl Masking {
         pieces: Vec<LogSlice>,
     ) -> Result<Masked, Error> {
         self.follow_versions().await?;
-        let attached = self.mask.attached.get().expect("a mask is handed out once it is attached");
         let end = pieces.last().map_or(range.start, LogSlice::end).min(range.end);
         let sources = pieces.into_iter().map(Source::of).collect::<Result<Vec<_>, _>>()?;
         let input = Input { partition, offsets: range.start..end, sources: &sources };
-        let filtered = attached.chain.filter(input).await;
+        let filtered = self.mask.chain().filter(input).await;
         let progress = filtered.progress;
         if let Some(paused) = progress.paused {
             if progress.reached <= range.start {
@@ -249,7 +296,6 @@ impl Masking {
             let (topic, plugin, why) = (&self.topic, &last.plugin, &last.error);
             tracing::debug!(%topic, ?plugin, why, "events are withheld from one who reads");
         }
-        self.masks.withheld.fetch_add(withheld.len() as u64, Ordering::Relaxed);
         Ok(Masked::Shown { slices: filtered.passed, reached: progress.reached, withheld })
     }
 

@@ -15,7 +15,7 @@ use levada_protocol::{
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc},
-    time::{Instant, sleep},
+    time::{Duration, Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -36,6 +36,9 @@ use crate::{
 const DELIVERIES_QUEUED_MAX: usize = 16;
 /// Credit grants that may wait for the reader's task.
 const CREDITS_QUEUED_MAX: usize = 16;
+
+/// How long a turn with a mask is kept while room is waited for.
+const ROOM_WAIT_MAX: Duration = Duration::from_millis(100);
 
 /// A reader, as the session holds it.
 #[derive(Debug)]
@@ -295,29 +298,33 @@ impl ReaderTask {
     /// Events that retention dropped meanwhile end the reader with an error, as it would miss them. Only if the oldest
     /// event was requested and none was sent yet, reading begins with the event that is the oldest now.
     async fn fetch(&mut self, at: usize) -> Result<Served, Error> {
-        let cursor = &mut self.cursors[at];
         let mut least = 0;
         loop {
+            let cursor = &self.cursors[at];
             let left = self.screen.as_ref().map_or(u64::MAX, |screen| screen.tally.left());
             if left == 0 || cursor.is_done() || cursor.next >= cursor.log.partition().end() {
                 return Ok(Served::Nothing);
             }
             let bytes_max = self.window.size().min(DELIVER_BYTES_TARGET);
             let bytes_max = bytes_max.min(usize::try_from(left).unwrap_or(usize::MAX));
+            let paused = match &mut self.screen {
+                Some(screen) => screen.paused().await?,
+                None => None,
+            };
+            if let Some(wait) = paused {
+                return self.wait_out(wait).await;
+            }
+            let cursor = &self.cursors[at];
             let (mut held, turn) =
                 room_and_turn(&self.window, bytes_max.max(least), self.screen.as_ref()).await;
-            let screened = cursor.step(self.screen.as_mut(), bytes_max).await?;
-            drop(turn);
-            let (step, withheld) = match screened {
+            let (step, withheld) = match cursor.step(self.screen.as_mut(), turn, bytes_max).await? {
                 Screened::Passed(step, withheld) => (step, withheld),
                 Screened::Paused(wait) => {
                     drop(held);
-                    // So that its client knows how far it is while nothing moves.
-                    self.report(SearchState::Running).await?;
-                    sleep(wait).await;
-                    return Ok(Served::Passed);
+                    return self.wait_out(wait).await;
                 }
             };
+            let cursor = &mut self.cursors[at];
             match step {
                 Step::Found(found) => {
                     let bytes = found.kept_bytes;
@@ -341,6 +348,14 @@ impl ReaderTask {
                 Step::Dropped(start) => return Err(cursor.behind(start)),
             }
         }
+    }
+
+    /// Waits for plugins that are left alone.
+    async fn wait_out(&mut self, wait: Duration) -> Result<Served, Error> {
+        // So that its client knows how far it is while nothing moves.
+        self.report(SearchState::Running).await?;
+        sleep(wait).await;
+        Ok(Served::Passed)
     }
 
     /// Keeps what was read to be sent, and says how far it has come when that is due.
@@ -372,7 +387,7 @@ impl ReaderTask {
         let passed = passed as u64;
         self.untold += passed;
         if let Some(screen) = &mut self.screen {
-            screen.tally.withheld(passed);
+            screen.withheld(passed);
         }
     }
 
@@ -405,7 +420,7 @@ impl ReaderTask {
             span: u32::try_from(last.end().0 - first.run.base.0).unwrap_or(u32::MAX),
         };
         let then = self.ahead.then.filter(|_| self.ahead.pieces.is_empty());
-        self.pass(at, then.unwrap_or_else(|| last.end()));
+        self.pass(at, last.end());
         let events: u64 = pieces.iter().map(|piece| u64::from(piece.events)).sum();
         self.credit_events = self.credit_events.saturating_sub(events);
         if let Some(screen) = &mut self.screen {
@@ -422,6 +437,8 @@ impl ReaderTask {
             delivery = delivery.counted(held);
         }
         self.send(delivery).await?;
+        // What is withheld behind its last event is told with what comes next.
+        then.into_iter().for_each(|then| self.pass(at, then));
         self.report_if_due().await?;
         Ok(Served::Sent)
     }
@@ -460,8 +477,8 @@ impl ReaderTask {
     }
 }
 
-/// Room for what is read, and a turn with the mask: neither is held while the other is waited for, so that a slow plugin leaves others
-/// their room, and a client that takes nothing leaves others their turns.
+/// Room for what is read, and a turn with the mask. Room is not held while a turn is waited for, so that a slow plugin leaves others their
+/// room; and a turn hardly while room is, so that a client that takes nothing leaves others their turns.
 async fn room_and_turn(
     window: &Arc<Window>,
     bytes: usize,
@@ -476,7 +493,7 @@ async fn room_and_turn(
         };
         drop(held);
         let turn = masking.turn().await;
-        if let Some(held) = window.try_hold(bytes) {
+        if let Ok(held) = timeout(ROOM_WAIT_MAX, window.hold(bytes)).await {
             return (held, Some(turn));
         }
     }
@@ -494,10 +511,15 @@ impl Cursor {
     }
 
     /// Reads on, about `bytes_max` bytes: what passes a screen, or everything.
-    async fn step(&self, screen: Option<&mut Screen>, bytes_max: usize) -> Result<Screened, Error> {
+    async fn step(
+        &self,
+        screen: Option<&mut Screen>,
+        turn: Option<OwnedSemaphorePermit>,
+        bytes_max: usize,
+    ) -> Result<Screened, Error> {
         let range = self.next..self.until.unwrap_or(Offset(u64::MAX));
         match screen {
-            Some(screen) => screen.step((self.number, &self.log), range, bytes_max).await,
+            Some(screen) => screen.step((self.number, &self.log), range, turn, bytes_max).await,
             None => Ok(Screened::Passed(screen::read(&self.log, range, bytes_max).await?, Vec::new())),
         }
     }

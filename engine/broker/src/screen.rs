@@ -46,11 +46,32 @@ impl Screen {
         }
     }
 
-    /// Reads on in a partition from the beginning of `range`, about `bytes_max` bytes of what is stored. Cancel safe.
+    /// For how long nothing can pass the mask, if nothing can now.
+    ///
+    /// # Errors
+    /// As [`Masking::paused`].
+    pub(crate) async fn paused(&mut self) -> Result<Option<Duration>, Error> {
+        match &mut self.masking {
+            Some(masking) => masking.paused().await,
+            None => Ok(None),
+        }
+    }
+
+    /// So many events were withheld from the reader.
+    pub(crate) fn withheld(&mut self, events: u64) {
+        self.tally.withheld(events);
+        if let Some(masking) = &self.masking {
+            masking.withheld(events);
+        }
+    }
+
+    /// Reads on in a partition from the beginning of `range`, about `bytes_max` bytes of what is stored. The turn ends once the events
+    /// have passed the mask. Cancel safe.
     pub(crate) async fn step(
         &mut self,
         (partition, log): (PartitionId, &Log),
         range: Range<Offset>,
+        turn: Option<OwnedSemaphorePermit>,
         bytes_max: usize,
     ) -> Result<Screened, Error> {
         let passed = |step| Ok(Screened::Passed(step, Vec::new()));
@@ -68,13 +89,12 @@ impl Screen {
             ReadOutcome::End => return passed(Step::End),
             ReadOutcome::Dropped(start) => return passed(Step::Dropped(start)),
         };
-        // What a plugin leaves of events costs as much reading as all of them.
-        let bytes = pieces.iter().map(|piece| piece.run.batches.len() as u64).sum();
         let (slices, reached, withheld) =
             match masking.apply(partition, range.clone(), pieces.clone()).await? {
                 Masked::Shown { slices, reached, withheld } => (slices, reached, withheld),
                 Masked::Paused(wait) => return Ok(Screened::Paused(wait)),
             };
+        drop(turn);
         let found = match &self.scanner {
             Some(scanner) if !slices.is_empty() => match scanner.scan(slices, range.start..reached).await? {
                 Step::Found(found) => found,
@@ -82,11 +102,22 @@ impl Screen {
             },
             _ => Found::all(slices),
         };
-        let scanned = Scanned { bytes, ..found.scanned };
+        let scanned = Scanned { bytes: bytes_before(&pieces, reached), ..found.scanned };
         let kept_bytes = found.kept_bytes.max(kept(&pieces, &found.slices));
         let step = Step::Found(Found { reached, scanned, kept_bytes, ..found });
         Ok(Screened::Passed(step, withheld))
     }
+}
+
+/// How much is stored of what is before an offset: what a plugin leaves of events costs as much reading as all of them, and what did not
+/// pass yet is read again.
+fn bytes_before(pieces: &[LogSlice], reached: Offset) -> u64 {
+    let of = |piece: &LogSlice| {
+        let (bytes, span) = (piece.run.batches.len() as u64, u64::from(piece.span).max(1));
+        let passed = reached.0.saturating_sub(piece.run.base.0).min(span);
+        bytes * passed / span
+    };
+    pieces.iter().map(of).sum()
 }
 
 /// Reads on without a screen.

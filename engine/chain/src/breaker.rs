@@ -21,6 +21,8 @@ pub(crate) const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Most events in one call.
 pub(crate) const EVENTS_MAX: u32 = CALL_EVENTS_MAX as u32;
 const SLICES: usize = 6;
+/// What a failing probe may cost where time alone counts.
+const PROBE_SPENT_MAX: Duration = Duration::from_millis(100);
 
 /// What the plugins of one attachment point have done wrong lately.
 #[derive(Debug)]
@@ -35,6 +37,12 @@ pub(crate) struct Breaker {
     open: Option<Open>,
     /// Most events in one call: 1 after it opened, doubling with each call that goes well.
     call_limit: u32,
+    /// Events that fail do not open it, but the time that they waste does.
+    minds_time_alone: bool,
+    /// Time spent in failing calls since it was last open.
+    probe_spent: Duration,
+    /// How often it has opened: what was admitted before says nothing about what happened since.
+    openings: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -51,7 +59,26 @@ impl Breaker {
             slice: 0,
             open: None,
             call_limit: EVENTS_MAX,
+            minds_time_alone: false,
+            probe_spent: Duration::ZERO,
+            openings: 0,
         }
+    }
+
+    /// The same, for a point where an event that fails costs nothing but time.
+    pub(crate) fn minding_time_alone(self) -> Self {
+        Self { minds_time_alone: true, ..self }
+    }
+
+    /// The same as when it was new.
+    pub(crate) fn reset(&mut self) {
+        let (minds_time_alone, openings) = (self.minds_time_alone, self.openings + 1);
+        *self = Self { minds_time_alone, openings, ..Self::new(self.failed_in_row.len()) };
+    }
+
+    /// How often it has opened, for [`Breaker::went_well`].
+    pub(crate) fn openings(&self) -> u64 {
+        self.openings
     }
 
     /// How many events a call may have now; while the breaker is open, how long it stays so.
@@ -74,16 +101,29 @@ impl Breaker {
         }
     }
 
-    /// A whole call's events were decided at every stage without opening the breaker: it is closed.
-    pub(crate) fn went_well(&mut self) {
+    /// A whole call's events were decided at every stage without opening the breaker: it is closed, unless it has opened since the call
+    /// was admitted, at so many `openings`.
+    pub(crate) fn went_well(&mut self, openings: u64) {
+        if openings != self.openings {
+            return;
+        }
         self.open = None;
         self.call_limit = (self.call_limit * 2).min(EVENTS_MAX);
     }
 
     /// An event failed at `stage` for good. Returns for how long the breaker opened, if it did.
     pub(crate) fn failed(&mut self, stage: usize, now: Duration) -> Option<Duration> {
+        if let Some(open) = self.open.filter(|open| now < open.until) {
+            // Another run at the point has opened it since this call was admitted, which does not count twice.
+            return Some(open.until - now);
+        }
         self.failed_in_row[stage] += 1;
-        (self.is_probing() || self.failed_in_row[stage] >= FAILED_IN_ROW_MAX).then(|| self.open(now))
+        let opens = if self.minds_time_alone {
+            self.is_probing() && self.probe_spent >= PROBE_SPENT_MAX
+        } else {
+            self.is_probing() || self.failed_in_row[stage] >= FAILED_IN_ROW_MAX
+        };
+        opens.then(|| self.open(now))
     }
 
     /// A call failed after so much time. Returns for how long the breaker opened, if it did.
@@ -98,6 +138,7 @@ impl Breaker {
         }
         self.slice = self.slice.max(slice);
         self.time_spent[Self::index(self.slice)] += spent;
+        self.probe_spent += spent;
         let total: Duration = self.time_spent.iter().sum();
         (!self.is_probing() && total >= TIME_SPENT_MAX).then(|| self.open(now))
     }
@@ -111,6 +152,8 @@ impl Breaker {
         self.open = Some(Open { until: now + pause, pause });
         self.failed_in_row.fill(0);
         self.time_spent.fill(Duration::ZERO);
+        self.probe_spent = Duration::ZERO;
+        self.openings += 1;
         self.call_limit = 1;
         pause
     }
@@ -164,8 +207,37 @@ mod tests {
         let mut limits = Vec::new();
         for _ in 0..11 {
             limits.extend(breaker.admits(now));
-            breaker.went_well();
+            breaker.went_well(breaker.openings());
         }
         assert_eq!(limits, [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 512]);
+    }
+
+    #[test]
+    fn what_was_admitted_before_it_opened_neither_closes_it_nor_lengthens_the_pause() {
+        let mut breaker = Breaker::new(1);
+        let before = breaker.openings();
+        assert_eq!(breaker.time_spent(TIME_SPENT_MAX, SECOND), Some(PAUSE_FIRST));
+        breaker.went_well(before);
+        assert_eq!(breaker.failed(0, SECOND + PAUSE_FIRST / 2), Some(PAUSE_FIRST / 2));
+        assert_eq!(breaker.admits(SECOND), Err(PAUSE_FIRST));
+        breaker.went_well(breaker.openings());
+        assert_eq!(breaker.admits(SECOND), Ok(2));
+    }
+
+    #[test]
+    fn where_time_alone_counts_events_that_fail_quickly_open_nothing() {
+        let mut breaker = Breaker::new(1).minding_time_alone();
+        let fails = |breaker: &mut Breaker, spent: Duration, now: Duration| {
+            breaker.time_spent(spent, now).or_else(|| breaker.failed(0, now))
+        };
+        let quickly = Duration::from_micros(10);
+        assert!((0..10_000).all(|_| fails(&mut breaker, quickly, SECOND).is_none()));
+        assert_eq!(fails(&mut breaker, TIME_SPENT_MAX, SECOND), Some(PAUSE_FIRST));
+        // A probe that wastes time again makes the pause longer; one that fails quickly does not.
+        let probed = SECOND + PAUSE_FIRST;
+        assert_eq!(fails(&mut breaker, SECOND, probed), Some(2 * PAUSE_FIRST));
+        assert_eq!(fails(&mut breaker, quickly, probed + 2 * PAUSE_FIRST), None);
+        breaker.reset();
+        assert!((0..100).all(|_| fails(&mut breaker, quickly, probed).is_none()), "it stays what it is");
     }
 }

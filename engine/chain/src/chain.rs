@@ -2,7 +2,7 @@
 //!
 //! Must not know where events come from or go. See the picture at the head of the crate.
 
-use std::{ops::Range, sync::Arc};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use levada_protocol::limits::REASON_BYTES_MAX;
 use levada_stage::StateView;
@@ -39,6 +39,18 @@ impl Chain {
     /// point's identity.
     pub fn new(stages: Vec<ChainStage>, seed: u64, clock: Clock) -> Self {
         Self { stages: Stages::new(stages, seed, clock) }
+    }
+
+    /// The same at a point where an event that fails costs nothing but time, as one that is not shown: then plugins are left alone for a
+    /// while for the time that they waste, and not for how often they fail.
+    #[must_use]
+    pub fn minding_time_alone(self) -> Self {
+        Self { stages: self.stages.minding_time_alone() }
+    }
+
+    /// For how long the plugins are left alone, if they are.
+    pub fn paused(&self) -> Option<Duration> {
+        self.stages.breaker().admits(self.stages.now()).err()
     }
 
     /// The stages in order.
@@ -103,6 +115,7 @@ async fn decide(
     let mut left = ranges_within(run.batches, &positions);
     let mut in_flight = InFlight::new();
     loop {
+        let openings = run.stages.breaker().openings();
         let call_limit = match run.stages.breaker().admits(run.stages.now()) {
             Ok(call_limit) => call_limit,
             Err(wait) => {
@@ -125,7 +138,7 @@ async fn decide(
             (reached.end, reached.paused) = (cut.at, cut.paused);
             return reached;
         }
-        run.stages.breaker().went_well();
+        run.stages.breaker().went_well(openings);
         reached.end = end;
         if sink.is_full() || state.is_full() {
             return reached;

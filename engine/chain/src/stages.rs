@@ -57,6 +57,12 @@ impl Stages {
         Self { list, seed, clock, breaker, stateless }
     }
 
+    /// The same with a breaker that minds time alone.
+    pub(crate) fn minding_time_alone(self) -> Self {
+        let breaker = Mutex::new(Breaker::new(self.list.len()).minding_time_alone());
+        Self { breaker, ..self }
+    }
+
     pub(crate) fn all(&self) -> &[ChainStage] {
         &self.list
     }
@@ -91,7 +97,7 @@ impl Stages {
 
     /// Closes the breaker and forgets what it counted.
     pub(crate) fn reset_breaker(&self) {
-        *self.breaker() = Breaker::new(self.list.len());
+        self.breaker().reset();
     }
 
     pub(crate) fn now(&self) -> Duration {

@@ -99,7 +99,7 @@ where
         let answer = if origin.is_some() && is_preflight(&request) {
             Answer::Made(Some(preflight(request.headers())))
         } else {
-            match admit(&self.gateway, &mut request) {
+            match admit(&self.gateway, &mut request, &id) {
                 Err(problem) => Answer::Made(Some(problem.into_response())),
                 Ok(()) => {
                     let (method, path) = (request.method(), request.uri().path());
@@ -153,7 +153,7 @@ pub fn refusal_to_browse_all(broker: &Broker, headers: &HeaderMap, peer: Option<
 }
 
 /// Finds who asks; everything behind this has its principal.
-fn admit(gateway: &Gateway, request: &mut Request) -> Result<(), Problem> {
+fn admit(gateway: &Gateway, request: &mut Request, id: &HeaderValue) -> Result<(), Problem> {
     let principal = principal_of(gateway.broker(), request.headers(), request.extensions().get())?;
     if principal.has_shown_a_certificate() {
         host::check_origin(request.headers(), &gateway.config().cors_origins)?;
@@ -165,6 +165,7 @@ fn admit(gateway: &Gateway, request: &mut Request) -> Result<(), Problem> {
         }
         host::check_local(request.headers(), request.uri(), &gateway.config().cors_origins)?;
     }
+    let principal = principal.for_request(|| id.to_str().unwrap_or_default().to_owned());
     request.extensions_mut().insert(Caller(principal));
     Ok(())
 }

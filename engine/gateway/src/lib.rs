@@ -32,6 +32,7 @@ mod pull;
 mod pulled_token;
 mod push;
 mod read;
+mod responses;
 mod router;
 mod routes;
 mod schema;

@@ -22,7 +22,7 @@ pub(crate) fn principal_of(
 ) -> Result<Principal, Problem> {
     let token = token_of(headers).map_err(|what| Problem::new(ErrorCode::Unauthenticated, what))?;
     let certificate = peer.and_then(Peer::certificate).filter(|_| token.is_none());
-    Ok(broker.authenticate(&Credentials { token, certificate })?)
+    Ok(broker.authenticate(&Credentials { token, certificate, peer: peer.map(Peer::address) })?)
 }
 
 /// The token that the headers hold. What is wrong never quotes them.

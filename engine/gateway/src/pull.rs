@@ -1,13 +1,19 @@
 //! Pulling: events of a subscription, to be settled in other requests.
 
-use axum::{Json, body::Body, extract::State, http::HeaderMap};
+use axum::{
+    body::Body,
+    extract::State,
+    http::{HeaderMap, HeaderValue, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+};
 use levada_broker::{Error, Pull, Pulled, PulledEvent};
 use levada_cloudevents::write_structured;
 use levada_json::{Location, write_event};
-use levada_protocol::{ids::TopicName, verbs::Credit};
+use levada_protocol::{error::ErrorCode, ids::TopicName, verbs::Credit};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::time::Duration;
+use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use crate::{
@@ -28,6 +34,8 @@ const EVENTS_MAX: u64 = 1_000;
 const BYTES_MAX: u64 = 1024 * 1024;
 /// How long a pull waits if the request does not say.
 const WAIT_DEFAULT: Duration = Duration::from_secs(1);
+/// How long what was pulled waits for room. What finds none comes again, as what is lost on its way does.
+const ROOM_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// What is pulled.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -97,7 +105,7 @@ pub(crate) struct PulledDelivery {
             example = json!([{"token": "AQAAAAAAAAABAAIAAAAAAAAAAwAAAAAAAAAE", "attempt": 1, "partition": 0, "offset": 17,
                 "event": {"topic": "orders", "partition": 0, "offset": 17, "key": "order-1", "time": "2026-01-31T12:00:00Z", "payload": {"amount": 90}}}])),
         (status = 409, description = "`SUBSCRIPTION_MOVED` meanwhile: pull again", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 429, description = "`LIMIT_EXCEEDED`: as many pulls as there may be wait, or have events that are not settled", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 429, description = "`LIMIT_EXCEEDED`: as many pulls as there may be wait, or have events that are not settled; or responses that their clients have not taken leave no room for another", body = ProblemDetails, content_type = "application/problem+json"),
         Problems,
     ),
 )]
@@ -107,7 +115,7 @@ pub(crate) async fn pull(
     Subscription(topic, subscription): Subscription,
     headers: HeaderMap,
     body: Body,
-) -> Result<Json<Vec<PulledDelivery>>, Problem> {
+) -> Result<Response, Problem> {
     let asked: PullRequest = json_body::receive(&gateway, &headers, body).await?;
     let within = |name, asked: Option<u64>, default, max| match asked.unwrap_or(default) {
         asked if (1..=max).contains(&asked) => Ok(asked),
@@ -133,7 +141,14 @@ pub(crate) async fn pull(
         () = gateway.ending().cancelled() => return Err(Error::ShuttingDown.into()),
         pulled = pulling => pulled?,
     };
-    written(&topic, &pulled, asked.format).map(Json)
+    let stored = pulled.deliveries.iter().map(events::credit_bytes).sum();
+    let room = gateway.responses().room(stored, Instant::now() + ROOM_WAIT_MAX).await?;
+    let all = written(&topic, &pulled, asked.format)?;
+    let written = serde_json::to_vec(&all).map_err(|error| {
+        Problem::new(ErrorCode::Internal, format!("the events cannot be written as JSON: {error}"))
+    })?;
+    let json = HeaderValue::from_static("application/json");
+    Ok(([(CONTENT_TYPE, json)], room.body(written)).into_response())
 }
 
 /// The events as they are returned. One that cannot be written stays out until its timeout, and keeps back none beside it.

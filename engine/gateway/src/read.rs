@@ -13,6 +13,7 @@ use levada_broker::{Content, Delivery, Outgoing, Principal, Reader};
 use levada_cloudevents::write_structured;
 use levada_json::{Location, write_event};
 use levada_protocol::{
+    deliver::EndEntry,
     ids::{TopicId, TopicName},
     progress::SearchState,
     request::{Position, Read, Search, Start},
@@ -28,6 +29,7 @@ use crate::{
     positions::{self, Positions},
     principal::Caller,
     problem::{Problem, ProblemDetails},
+    responses::Room,
     schema::CloudEvent,
     state::Gateway,
 };
@@ -92,6 +94,8 @@ enum Format {
             (Vec<CloudEvent> = "application/cloudevents-batch+json"),
         )),
         (status = 400, description = "A parameter is wrong", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 429, description = "`LIMIT_EXCEEDED`: responses that their clients have not taken leave no room for another", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 409, description = "`VIEW_CHANGED`: the caller's permissions have changed meanwhile: read again", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 403, description = "`PERMISSION_DENIED`", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 401, description = "No token of a principal, or one that is not taken", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 404, description = "No such topic or partition", body = ProblemDetails, content_type = "application/problem+json"),
@@ -197,13 +201,14 @@ struct Reading {
     limited: bool,
     /// Events on which a plugin of the caller's permission failed.
     withheld: u64,
+    room: Room,
 }
 
 impl Reading {
     fn new(format: Format, topic: TopicName, max: u64) -> Self {
         let (out, next) = (Vec::new(), Positions::new());
-        let (complete, limited, withheld) = (false, false, 0);
-        Self { format, topic, out, next, events: 0, bytes: 0, max, complete, limited, withheld }
+        let (complete, limited, withheld, room) = (false, false, 0, Room::default());
+        Self { format, topic, out, next, events: 0, bytes: 0, max, complete, limited, withheld, room }
     }
 
     fn positions(&self) -> Vec<Position> {
@@ -237,7 +242,16 @@ impl Reading {
                 received = time::timeout_at(until, reader.outgoing.recv()) => received,
             };
             let Ok(Some(outgoing)) = received else { break };
-            if self.take(&reader, outgoing?)? {
+            let outgoing = outgoing?;
+            if let Content::Delivery(delivery) = outgoing.content() {
+                match gateway.responses().room(events::credit_bytes(delivery), until).await {
+                    Ok(room) => self.room.add(room),
+                    Err(problem) if self.events == 0 => return Err(problem),
+                    // What is here already is a response.
+                    Err(_) => break,
+                }
+            }
+            if self.take(&reader, outgoing)? {
                 break;
             }
             if follow && self.events > 0 {
@@ -246,7 +260,8 @@ impl Reading {
                 break;
             }
         }
-        Ok(())
+        // What was read by permissions that have changed meanwhile is not returned.
+        Ok(broker.check_conditions(principal, &conditions)?)
     }
 
     /// Takes what a reader found; true if that is all, or enough.
@@ -263,6 +278,12 @@ impl Reading {
             }
             Content::Progress(progress) => {
                 self.limited = progress.state == SearchState::Limited;
+                let is_here = |entry: &EndEntry| self.next.get(&entry.partition.0) == Some(&entry.next.0);
+                if progress.state == SearchState::Running && progress.positions.iter().all(is_here) {
+                    // It is read on when plugins through which the caller reads are not left alone any more.
+                    self.complete = false;
+                    return Ok(true);
+                }
                 &progress.positions
             }
             Content::Settled(_) => return Ok(false),
@@ -299,7 +320,7 @@ impl Reading {
                 "application/cloudevents-batch+json"
             }
         };
-        let mut response = self.out.into_response();
+        let mut response = self.room.body(self.out).into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

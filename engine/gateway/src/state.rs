@@ -16,6 +16,8 @@ use levada_protocol::{
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
+use crate::responses::Responses;
+
 /// How many counters of turns there are; topics share them by the hashes of their names, so that they need no memory each.
 const TURNS: u16 = 256;
 
@@ -76,6 +78,7 @@ struct Inner {
     turns: [AtomicU64; TURNS as usize],
     /// Plugins that may be deployed at once; each is held in memory.
     uploads: Semaphore,
+    responses: Responses,
 }
 
 impl std::fmt::Debug for Inner {
@@ -106,6 +109,7 @@ impl Gateway {
                 next: AtomicU64::new(0),
                 turns,
                 uploads: Semaphore::new(UPLOADS_MAX),
+                responses: Responses::default(),
             }),
         })
     }
@@ -129,6 +133,10 @@ impl Gateway {
     /// Leave to receive a plugin, until it is dropped; `None` while others are received.
     pub(crate) fn upload(&self) -> Option<SemaphorePermit<'_>> {
         self.inner.uploads.try_acquire().ok()
+    }
+
+    pub(crate) fn responses(&self) -> &Responses {
+        &self.inner.responses
     }
 
     pub(crate) fn now(&self) -> Timestamp {

@@ -261,7 +261,7 @@ async fn open_to(config: &ServerConfig, broker: &Broker, admin_token: Option<Pat
 fn holds_administrator(broker: &Broker, file: &Path) -> bool {
     let Ok(text) = std::fs::read_to_string(file) else { return false };
     let Ok(token) = Token::parse(text.trim()) else { return false };
-    let shown = Credentials { token: Some(token), certificate: None };
+    let shown = Credentials { token: Some(token), ..Credentials::default() };
     broker
         .authenticate(&shown)
         .is_ok_and(|principal| broker.check(&principal, &[(Action::Admin, Scope::Engine)]).is_ok())

@@ -140,6 +140,7 @@ async fn a_principal_is_limited_and_has_roles() {
     for action in ["create_principal", "change_principal", "delete_principal"] {
         assert!(told.contains(action), "{told}");
     }
+    assert!(told.contains("\"peer\":\"127.0.0.1:"), "{told}");
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ use levada_protocol::{
 };
 use levada_store::Op;
 
-use super::{Catalogue, CatalogueEvent, IdentityChange, PushChange, Removal, Root, listed};
+use super::{Catalogue, CatalogueEvent, IdentityChange, PushChange, Removal, Root};
 use crate::{
     dead_letter_topics,
     error::Error,
@@ -246,7 +246,8 @@ impl Edit {
     fn delete(&mut self, root: &Root, force: bool, with_dead_letters: bool) -> Result<(), Error> {
         let removal = Removal::of(&self.next, root, with_dead_letters)?;
         if !force {
-            removal.check(&self.next, root)?;
+            // Who asks was told what they may see before.
+            removal.check(&self.next, root, |_| false)?;
         }
         for (topic, name) in &removal.subscriptions {
             self.delete_subscription(topic, name)?;
@@ -442,35 +443,8 @@ impl Edit {
     }
 
     fn remove_plugin(&mut self, name: &PluginName, version: Option<u32>) -> Result<(), Error> {
-        let chosen: Vec<Arc<PluginRecord>> = self
-            .next
-            .plugins
-            .versions(name)
-            .filter(|record| version.is_none_or(|version| version == record.version))
-            .cloned()
-            .collect();
-        if chosen.is_empty() {
-            let version = version.map_or(String::new(), |version| format!("@{version}"));
-            let message = format!("there is no plugin {name}{version}");
-            return Err(Error::refused(ErrorCode::PluginNotFound, message));
-        }
-        // Attachments that follow the active version continue with the newest that is left, if there is one.
-        let all = chosen.len() == self.next.plugins.versions(name).count();
-        let mut stranded: Vec<_> =
-            chosen.iter().flat_map(|record| self.next.attachments_of(record, all)).collect();
-        let masked = chosen.iter().map(|record| self.next.identities.masked_by(record, all)).sum::<usize>();
-        if masked > 0 {
-            // Their names are for administrators alone.
-            let principals = if masked == 1 { "principal" } else { "principals" };
-            stranded.push(format!("what {masked} {principals} may read"));
-        }
-        if !stranded.is_empty() {
-            let attachments = listed("attachment", stranded);
-            let message = format!(
-                "plugin {name} is in use: {attachments} would be left without it; delete those first"
-            );
-            return Err(Error::refused(ErrorCode::PluginInUse, message));
-        }
+        // Who asks was told what they may see before.
+        let chosen = self.next.removable(name, version, |_| false)?;
         for record in chosen {
             self.ops.push(PluginRecord::delete(&record.id));
             if let Some(line) = self.next.plugins.remove(name, record.version) {

@@ -23,6 +23,9 @@ use crate::{
     rows::{PluginRecord, PrincipalRecord, TokenRecord},
 };
 
+/// The time of what does not end by itself.
+pub(crate) const NEVER: Timestamp = Timestamp(u64::MAX);
+
 /// The principals. Copies share everything until one of them changes.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Identities {
@@ -129,14 +132,22 @@ impl Identities {
 
     /// True if somebody can come in who may do everything.
     pub(crate) fn has_administrator(&self, now: Timestamp) -> bool {
-        let may = |record: &PrincipalRecord| {
+        self.administrators_end(now).is_some()
+    }
+
+    /// Until when somebody can come in who may do everything; the end of time if a proof does not expire by itself, or if that is not
+    /// known, as of certificates. `None`: nobody can now.
+    pub(crate) fn administrators_end(&self, now: Timestamp) -> Option<Timestamp> {
+        let may = |record: &&Arc<PrincipalRecord>| {
             self.permissions_of(record).iter().any(|line| line.action() == Some(Action::Admin))
         };
-        let comes_in = |record: &PrincipalRecord| {
-            !record.certificates.is_empty()
-                || self.tokens_of(PrincipalId(record.id)).any(|token| token.is_active(now))
+        let ends = |record: &Arc<PrincipalRecord>| {
+            let certificate = (!record.certificates.is_empty()).then_some(NEVER);
+            let tokens = self.tokens_of(PrincipalId(record.id)).filter(|token| token.is_active(now));
+            let tokens = tokens.map(|token| token.expires_ms.map_or(NEVER, Timestamp));
+            certificate.into_iter().chain(tokens).max()
         };
-        self.principals.values().any(|record| may(record) && comes_in(record))
+        self.principals.values().filter(may).filter_map(ends).max()
     }
 
     pub(crate) fn put_principal(&mut self, record: Arc<PrincipalRecord>) {

@@ -17,7 +17,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use levada_protocol::{
     access::Scope,
     error::ErrorCode,
-    ids::{RouteId, RouteName, SubscriptionId, SubscriptionName, TopicId, TopicName},
+    ids::{PluginName, RouteId, RouteName, SubscriptionId, SubscriptionName, TopicId, TopicName},
 };
 use levada_store::Store;
 
@@ -27,7 +27,7 @@ pub(crate) use self::{
     identities::Identities,
     identity_change::{DrawnToken, IdentityChange},
     push_change::PushChange,
-    removal::{Removal, Root, listed},
+    removal::{Removal, Root},
 };
 use self::{names::Names, plugins::Plugins, readers::Readers};
 use crate::{
@@ -35,6 +35,7 @@ use crate::{
     rows::{
         self, CatalogueRow, NextId, PluginRecord, PushRecord, RouteRecord, SubscriptionRecord, TopicRecord,
     },
+    words::counted,
 };
 
 /// Everything that has a name. A copy is cheap; one that is changed pays for the kind of records that changes.
@@ -131,11 +132,46 @@ impl Catalogue {
         all.iter().map(named).collect()
     }
 
-    /// The subscriptions and routes that name this version, or with `unpinned` the plugin without a version.
-    fn attachments_of(&self, plugin: &PluginRecord, unpinned: bool) -> Vec<String> {
-        self.scopes_of(plugin, unpinned).iter().map(named).collect()
+    /// The versions of a plugin that go with this one, or with all, if nothing needs them.
+    ///
+    /// # Errors
+    /// `PLUGIN_NOT_FOUND`; `PLUGIN_IN_USE`, which names what needs it that `sees` is true for.
+    pub(crate) fn removable(
+        &self,
+        name: &PluginName,
+        version: Option<u32>,
+        sees: impl Fn(&Scope) -> bool,
+    ) -> Result<Vec<Arc<PluginRecord>>, Error> {
+        let is_chosen = |record: &&Arc<PluginRecord>| version.is_none_or(|version| version == record.version);
+        let chosen: Vec<Arc<PluginRecord>> = self.plugins.versions(name).filter(is_chosen).cloned().collect();
+        if chosen.is_empty() {
+            let version = version.map_or(String::new(), |version| format!("@{version}"));
+            let message = format!("there is no plugin {name}{version}");
+            return Err(Error::refused(ErrorCode::PluginNotFound, message));
+        }
+        // Attachments that follow the active version continue with the newest that is left, if there is one.
+        let all = chosen.len() == self.plugins.versions(name).count();
+        let attached: Vec<Scope> = chosen.iter().flat_map(|record| self.scopes_of(record, all)).collect();
+        let masked = chosen.iter().map(|record| self.identities.masked_by(record, all)).sum::<usize>();
+        let mut stranded = Vec::new();
+        if !attached.is_empty() {
+            stranded.push(removal::listed_to("attachment", &attached, sees, named));
+        }
+        if masked > 0 {
+            // Their names are for administrators alone.
+            stranded.push(format!("what {} may read", counted(masked as u64, "principal")));
+        }
+        if stranded.is_empty() {
+            return Ok(chosen);
+        }
+        let message = format!(
+            "plugin {name} is in use: {} would be left without it; delete those first",
+            stranded.join(" and ")
+        );
+        Err(Error::refused(ErrorCode::PluginInUse, message))
     }
 
+    /// The subscriptions and routes that name this version, or with `unpinned` the plugin without a version.
     fn scopes_of(&self, plugin: &PluginRecord, unpinned: bool) -> Vec<Scope> {
         let pinned = format!("{}@{}", plugin.name, plugin.version);
         let uses = |chain: &[levada_protocol::request::StageSpec]| {

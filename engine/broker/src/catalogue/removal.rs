@@ -5,12 +5,13 @@
 use std::collections::{BTreeSet, HashMap};
 
 use levada_protocol::{
+    access::Scope,
     error::ErrorCode,
     ids::{RouteName, SubscriptionName, TopicName},
 };
 
 use super::Catalogue;
-use crate::{dead_letter_topics, error::Error};
+use crate::{dead_letter_topics, error::Error, words::counted};
 
 /// Most names of one kind that a refusal shows.
 const SHOWN_MAX: usize = 20;
@@ -93,16 +94,21 @@ impl Removal {
     /// Refuses what takes something along that was not named, or what something else would miss.
     ///
     /// # Errors
-    /// `TOPIC_IN_USE`, which names both.
-    pub(crate) fn check(&self, catalogue: &Catalogue, root: &Root) -> Result<(), Error> {
+    /// `TOPIC_IN_USE`, which names both: of what would miss it, that which `sees` is true for.
+    pub(crate) fn check(
+        &self,
+        catalogue: &Catalogue,
+        root: &Root,
+        sees: impl Fn(&Scope) -> bool,
+    ) -> Result<(), Error> {
         let along = self.along(root);
-        let blocked: Vec<String> = catalogue
+        let blocked: Vec<Scope> = catalogue
             .routes
             .iter()
             .filter(|(name, route)| {
                 !self.routes.contains(*name) && route.spec.to.iter().any(|to| self.topics.contains(to))
             })
-            .map(|(name, _)| name.to_string())
+            .map(|(name, _)| Scope::Route(name.clone()))
             .collect();
         let refilled = self.topics.iter().find_map(|topic| {
             let source = catalogue.dead_letters_from(topic).filter(|source| !self.takes(source))?;
@@ -113,7 +119,11 @@ impl Removal {
             reasons.push(format!("{along} would be deleted with it"));
         }
         if !blocked.is_empty() {
-            reasons.push(format!("{} would be blocked, as it is a target", listed("route", blocked)));
+            let routes = listed_to("route", &blocked, sees, |scope| match scope {
+                Scope::Route(name) => name.to_string(),
+                other => other.to_string(),
+            });
+            reasons.push(format!("{routes} would be blocked, as it is a target"));
         }
         if let Some((topic, source)) = refilled {
             let taker =
@@ -190,8 +200,24 @@ impl<'a> Readers<'a> {
     }
 }
 
+/// Names for one who sees some of them: `attachments a, b and 2 that you may not browse`.
+pub(crate) fn listed_to(
+    kind: &str,
+    all: &[Scope],
+    sees: impl Fn(&Scope) -> bool,
+    name: impl Fn(&Scope) -> String,
+) -> String {
+    let seen: Vec<String> = all.iter().filter(|scope| sees(scope)).map(name).collect();
+    let unseen = all.len() - seen.len();
+    match (seen.is_empty(), unseen) {
+        (false, 0) => listed(kind, seen),
+        (false, _) => format!("{} and {unseen} that you may not browse", listed(kind, seen)),
+        (true, _) => format!("{} that you may not browse", counted(unseen as u64, kind)),
+    }
+}
+
 /// Names for people: `subscriptions a, b and 7 more`.
-pub(crate) fn listed(kind: &str, mut names: Vec<String>) -> String {
+fn listed(kind: &str, mut names: Vec<String>) -> String {
     let more = names.len().saturating_sub(SHOWN_MAX);
     let plural = if names.len() == 1 { "" } else { "s" };
     names.truncate(SHOWN_MAX);

@@ -71,6 +71,10 @@ const REFUSED_CALLS: Series = Series::counter(
     "levada_refused_calls_total",
     "calls refused for who made them: unauthenticated, or denied for want of a permission",
 );
+const ADMINISTRATORS_END: Series = Series::gauge(
+    "levada_administrators_end_seconds",
+    "seconds until the last proof of an administrator expires, if none is without an end",
+);
 const PUSHED: Series = Series::counter(
     "levada_push_requests_total",
     "requests to the receivers of pushes, by what became of them",
@@ -113,6 +117,7 @@ pub(crate) struct Collected {
     expired_subscriptions: Series,
     refused_calls: Series,
     withheld_events: Series,
+    administrators_end: Series,
     prepared_transactions: Series,
     parked_transactions: Series,
     compaction_bytes: Series,
@@ -178,6 +183,7 @@ impl Collected {
             expired_subscriptions: EXPIRED_SUBSCRIPTIONS,
             refused_calls: REFUSED_CALLS,
             withheld_events: WITHHELD_EVENTS,
+            administrators_end: ADMINISTRATORS_END,
             prepared_transactions: PREPARED_TRANSACTIONS,
             parked_transactions: PARKED_TRANSACTIONS,
             compaction_bytes: Series::counter(
@@ -276,6 +282,10 @@ impl Collected {
         self.withheld_events.add(&[], as_f64(count));
     }
 
+    pub(crate) fn administrators_end(&mut self, left: Duration) {
+        self.administrators_end.add(&[], left.as_secs_f64());
+    }
+
     pub(crate) fn expired_subscriptions(&mut self, count: u64) {
         self.expired_subscriptions.add(&[], as_f64(count));
     }
@@ -321,6 +331,7 @@ impl Collected {
             self.expired_subscriptions,
             self.refused_calls,
             self.withheld_events,
+            self.administrators_end,
             self.pushed,
             self.prepared_transactions,
             self.parked_transactions,

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use levada_protocol::{
+    access::Scope,
     ids::{Offset, PartitionId},
     request::{BacklogInfo, TopicInfo},
 };
@@ -12,6 +13,7 @@ use levada_store::Store;
 use tracing::warn;
 
 use crate::{
+    access::Viewer,
     clock::Clock,
     depth::Depth,
     error::Error,
@@ -30,7 +32,7 @@ pub(super) struct BacklogRequests<'a> {
 
 /// A subscription or a route that has something to acknowledge.
 struct Behind {
-    name: String,
+    of: Scope,
     events: u64,
     /// Where it has something to acknowledge, and from where on.
     floors: Vec<(PartitionId, Offset)>,
@@ -38,10 +40,15 @@ struct Behind {
 
 impl BacklogRequests<'_> {
     /// A topic's description; with its backlog, if that is limited, and unless what is read for it is damaged.
-    pub(super) async fn topic_info(&self, topic: &Arc<Topic>, record: &TopicRecord) -> TopicInfo {
+    pub(super) async fn topic_info(
+        &self,
+        viewer: &Viewer,
+        topic: &Arc<Topic>,
+        record: &TopicRecord,
+    ) -> TopicInfo {
         let mut info = topic.info(record);
         if record.settings.has_backlog_quota() {
-            let backlog = self.backlog(topic).await;
+            let backlog = self.backlog(topic, |scope| viewer.sees(scope)).await;
             let backlog =
                 backlog.inspect_err(|error| warn!(topic = %topic.name, %error, "its backlog is unknown"));
             info.backlog = backlog.ok();
@@ -49,14 +56,20 @@ impl BacklogRequests<'_> {
         info
     }
 
-    /// The backlog of a topic.
-    pub(super) async fn backlog(&self, topic: &Arc<Topic>) -> Result<BacklogInfo, Error> {
+    /// The backlog of a topic, with the name of the slowest if `sees` is true for it.
+    pub(super) async fn backlog(
+        &self,
+        topic: &Arc<Topic>,
+        sees: impl Fn(&Scope) -> bool,
+    ) -> Result<BacklogInfo, Error> {
         let behind = self.behind(topic);
         let (refused, dropped) = (topic.backlog.refused(), topic.backlog.dropped());
         let mut info = BacklogInfo { refused, dropped, ..BacklogInfo::default() };
         let slowest = behind.iter().max_by_key(|it| it.events);
         let Some(slowest) = slowest else { return Ok(info) };
-        info.slowest.clone_from(&slowest.name);
+        if sees(&slowest.of) {
+            info.slowest = slowest.of.to_string();
+        }
         let prepared = topic.prepared();
         info.events = slowest.events + topic.scheduled() + prepared.events;
         let (store, of, now) = (Arc::clone(self.store), Arc::clone(topic), self.clock.now());
@@ -85,8 +98,8 @@ impl BacklogRequests<'_> {
         let subscriptions = self.owners.subscriptions().into_iter().filter(|it| it.topic_id() == topic.id);
         let of_subscriptions = subscriptions.map(|handle| {
             let described = handle.describe(now);
-            let name = format!("subscription {}/{}", described.info.topic, described.info.name);
-            Behind { name, events: described.info.lag, floors: described.oldest }
+            let of = Scope::Subscription(described.info.topic.clone(), described.info.name.clone());
+            Behind { of, events: described.info.lag, floors: described.oldest }
         });
         let routes = self.owners.routes().into_iter().filter(|it| it.topic_id() == topic.id);
         let of_routes = routes.map(|handle| {
@@ -96,7 +109,7 @@ impl BacklogRequests<'_> {
             };
             let floors = topic.partition_ids().map(floor).filter(is_behind).collect();
             let info = handle.info();
-            Behind { name: format!("route {}", info.spec.name), events: info.lag, floors }
+            Behind { of: Scope::Route(info.spec.name.clone()), events: info.lag, floors }
         });
         of_subscriptions.chain(of_routes).collect()
     }

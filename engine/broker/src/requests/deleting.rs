@@ -35,6 +35,10 @@ impl Broker {
             broker.check(&principal, &along(&removal, &root))?;
             // Nothing else deletes meanwhile: what is missing afterwards was deleted by this request.
             let before = broker.inner.shard.catalogue();
+            if !force {
+                let viewer = broker.viewer(&principal, &before);
+                removal.check(&before, &root, |scope| viewer.sees(scope))?;
+            }
             if !force && let Root::Subscription(topic, name) = &root {
                 let id = SubscriptionId(before.subscription(topic, name)?.id);
                 broker.check_unattached(id, &root)?;

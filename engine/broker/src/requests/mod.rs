@@ -64,7 +64,7 @@ impl Broker {
             Request::Info => Ok(Response::Info(Box::new(self.info()))),
             Request::CreateTopic { name, settings } => self.create_topic(principal, name, settings).await,
             Request::ListTopics { limit, after } => self.list_topics(&viewer, limit, after.as_deref()).await,
-            Request::DescribeTopic { name } => self.describe_topic(&name).await,
+            Request::DescribeTopic { name } => self.describe_topic(principal, &name).await,
             Request::SetTopic { name, settings } => self.set_topic(principal, name, settings).await,
             Request::DeleteTopic { name, force, with_dead_letters } => {
                 self.delete(principal, Root::Topic(name), force, with_dead_letters).await
@@ -222,7 +222,7 @@ impl Broker {
                     collected.compacted(record.name.as_str(), &topic.counters);
                 }
                 if record.settings.has_backlog_quota()
-                    && let Ok(backlog) = self.backlogs().backlog(&topic).await
+                    && let Ok(backlog) = self.backlogs().backlog(&topic, |_| true).await
                 {
                     collected.backlog(record.name.as_str(), &backlog);
                 }
@@ -252,6 +252,9 @@ impl Broker {
         }
         observe_plugins(&mut collected, &catalogue, "read", self.inner.masks.costs());
         collected.withheld_events(self.inner.masks.withheld());
+        if let Some(left) = self.inner.authentication.administrators_end_in() {
+            collected.administrators_end(left);
+        }
         let compaction_bytes = self.inner.store.stats().compaction_bytes;
         for (reason, count) in self.inner.authentication.refused() {
             collected.refused_calls(reason, count);
@@ -294,13 +297,14 @@ impl Broker {
         let by = principal.actor();
         let owner = by.principal.clone();
         self.inner.shard.change(by, Change::CreateTopic { name: name.clone(), settings, owner }).await?;
-        self.describe_topic(&name).await
+        self.describe_topic(principal, &name).await
     }
 
-    async fn describe_topic(&self, name: &TopicName) -> Result<Response, Error> {
-        let record = Arc::clone(self.inner.shard.catalogue().topic(name)?);
+    async fn describe_topic(&self, principal: &Principal, name: &TopicName) -> Result<Response, Error> {
+        let catalogue = self.inner.shard.catalogue();
+        let (record, viewer) = (catalogue.topic(name)?, self.viewer(principal, &catalogue));
         let topic = self.inner.shard.topic(name)?;
-        Ok(Response::Topic(self.backlogs().topic_info(&topic, &record).await))
+        Ok(Response::Topic(self.backlogs().topic_info(&viewer, &topic, record).await))
     }
 
     async fn list_topics(&self, viewer: &Viewer, limit: u32, after: Option<&str>) -> Result<Response, Error> {
@@ -313,7 +317,7 @@ impl Broker {
             }
             // A missing one was deleted since the catalogue was read.
             let Some(topic) = self.inner.shard.view().topics().get(record.id()) else { continue };
-            if !page.add(name, self.backlogs().topic_info(&topic, record).await) {
+            if !page.add(name, self.backlogs().topic_info(viewer, &topic, record).await) {
                 break;
             }
         }
@@ -334,7 +338,7 @@ impl Broker {
             broker.inner.shard.change(by, Change::SetTopic { name: of, changes }).await
         })
         .await?;
-        self.describe_topic(&name).await
+        self.describe_topic(principal, &name).await
     }
 
     /// Runs a task to its end even if the caller is cancelled: it must not be left half done.

@@ -1,6 +1,6 @@
 //! Requests about plugins: deploy, list, remove.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use levada_protocol::{
@@ -10,7 +10,7 @@ use levada_protocol::{
     limits::ARTEFACT_BYTES_MAX,
     request::{PluginInfo, Response, StageSpec},
 };
-use levada_stage::{Artefact, AttachError, AttachSpec, AttachmentPoint, Inspected, StageStats};
+use levada_stage::{Artefact, AttachError, AttachSpec, AttachmentPoint, Inspected, Stage, StageStats};
 
 use super::{
     deleting::gone,
@@ -19,9 +19,9 @@ use super::{
 };
 use crate::{
     access::{Principal, Viewer},
-    artefacts::hex,
+    artefacts::{hex, unhex},
     broker::Broker,
-    catalogue::Change,
+    catalogue::{Catalogue, Change},
     error::Error,
     rows::PluginRecord,
 };
@@ -51,21 +51,25 @@ impl Broker {
         let inspected = self.inner.chains.plugins().inspect(artefact.clone()).await;
         let inspected = inspected.map_err(|error| refused(&name, &error))?;
         if let Some(config) = config {
-            self.try_config(&name, config, AttachmentPoint::Subscription, artefact.clone()).await?;
+            self.try_config(&name, config, artefact.clone()).await?;
         }
-        self.try_masks_of(&name, &artefact).await?;
         let (broker, owner) = (self.clone(), principal.clone());
         self.to_the_end(async move { broker.store_plugin(name, owner, artefact, inspected).await }).await
     }
 
     /// Attaches an artefact and drops it: a configuration that it refuses is refused before anything is stored.
-    async fn try_config(
+    async fn try_config(&self, name: &PluginName, config: String, artefact: Bytes) -> Result<(), Error> {
+        let at = AttachmentPoint::Subscription;
+        self.try_attach(name, config, at, Artefact::Bytes(artefact)).await.map(drop)
+    }
+
+    async fn try_attach(
         &self,
         name: &PluginName,
         config: String,
         point: AttachmentPoint,
-        artefact: Bytes,
-    ) -> Result<(), Error> {
+        artefact: Artefact,
+    ) -> Result<Arc<dyn Stage>, Error> {
         let stage = StageSpec { config, ..StageSpec::default() };
         let attach = AttachSpec {
             plugin: name.to_string(),
@@ -77,16 +81,23 @@ impl Broker {
             deadline: Duration::from_millis(u64::from(stage.deadline_ms())),
             memory_bytes_max: stage.memory_bytes_max(),
         };
-        let tried = self.inner.chains.plugins().attach(Artefact::Bytes(artefact), attach).await;
-        tried.map(drop).map_err(|error| refused(name, &error))
+        let tried = self.inner.chains.plugins().attach(artefact, attach).await;
+        tried.map_err(|error| refused(name, &error))
     }
 
-    /// Attaches an artefact as it will be to what principals read through this plugin: a version that a mask cannot use would keep
-    /// all of them from reading.
-    async fn try_masks_of(&self, name: &PluginName, artefact: &Bytes) -> Result<(), Error> {
+    /// Attaches an artefact as it would be to what principals read through the active version of this plugin: one that these cannot use
+    /// would keep all of them from reading.
+    async fn try_masks_of(&self, name: &PluginName, artefact: impl Fn() -> Artefact) -> Result<(), Error> {
         let configs = self.inner.shard.catalogue().identities.mask_configs_of(name);
         for config in configs {
-            let tried = self.try_config(name, config, AttachmentPoint::Read, artefact.clone()).await;
+            let tried = self.try_attach(name, config, AttachmentPoint::Read, artefact()).await;
+            let tried = tried.and_then(|stage| {
+                if !stage.is_stateful() {
+                    return Ok(());
+                }
+                let message = format!("plugin {name}: it keeps state, of which what is read has none");
+                Err(Error::refused(ErrorCode::PluginInitRefused, message))
+            });
             tried.map_err(|error| {
                 let message =
                     format!("permissions to read through it (`read … via {name}`) cannot use it: {error}");
@@ -115,6 +126,10 @@ impl Broker {
         if let Some(known) = versions.rfind(|record| record.sha256 == sha256) {
             let info = plugin_info(&self.viewer(&owner, &catalogue), known, StageStats::default());
             return Ok(Response::Plugin(PluginInfo { already_deployed: true, ..info }));
+        }
+        if let Err(error) = self.try_masks_of(&name, || Artefact::Bytes(artefact.clone())).await {
+            self.drop_unnamed(&sha256);
+            return Err(error);
         }
         let change = Change::DeployPlugin {
             name: name.clone(),
@@ -154,7 +169,7 @@ impl Broker {
         {
             stats.entry(plugin).or_default().add(&more);
         }
-        let describe = |record: &std::sync::Arc<PluginRecord>| {
+        let describe = |record: &Arc<PluginRecord>| {
             plugin_info(viewer, record, stats.get(&record.id).cloned().unwrap_or_default())
         };
         let mut page = Page::new(limit);
@@ -176,10 +191,14 @@ impl Broker {
         name: PluginName,
         version: Option<u32>,
     ) -> Result<Response, Error> {
-        let (broker, by) = (self.clone(), principal.actor());
+        let (broker, principal) = (self.clone(), principal.clone());
         self.to_the_end(async move {
             let _changing = broker.inner.changing.lock().await;
             let before = broker.inner.shard.catalogue();
+            let viewer = broker.viewer(&principal, &before);
+            let going = before.removable(&name, version, |attachment| viewer.sees(attachment))?;
+            broker.try_masks_without(&before, &name, &going).await?;
+            let by = principal.actor();
             broker.inner.shard.change(by, Change::RemovePlugin { name: name.clone(), version }).await?;
             for record in before.plugins.versions(&name) {
                 if version.is_none_or(|version| version == record.version) {
@@ -190,6 +209,23 @@ impl Broker {
             Ok(Response::Deleted(gone(&before, &broker.inner.shard.catalogue())))
         })
         .await
+    }
+
+    /// If the active version goes, masks go on with the newest that is left: tries that.
+    async fn try_masks_without(
+        &self,
+        before: &Catalogue,
+        name: &PluginName,
+        gone: &[Arc<PluginRecord>],
+    ) -> Result<(), Error> {
+        let is_gone = |record: &PluginRecord| gone.iter().any(|gone| gone.id == record.id);
+        let left = before.plugins.versions(name).rfind(|record| !is_gone(record));
+        let Some(left) = left.filter(|_| gone.iter().any(|gone| before.plugins.is_active(gone))) else {
+            return Ok(());
+        };
+        let Some(sha256) = unhex(&left.sha256) else { return Ok(()) };
+        let path = self.inner.chains.artefacts().path(&left.sha256);
+        self.try_masks_of(name, || Artefact::File { path: path.clone(), sha256 }).await
     }
 
     /// Removes an artefact's file unless the catalogue names it.

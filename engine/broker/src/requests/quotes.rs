@@ -3,7 +3,7 @@
 
 use levada_protocol::{
     access::{Action, Requirement, Scope, reading_unmasked},
-    request::{PauseReason, PluginInfo, RouteInfo, RunState, SubscriptionInfo},
+    request::{PauseReason, PluginInfo, RouteInfo, RunState, SubscriptionInfo, WaitingFor},
 };
 
 use crate::access::Viewer;
@@ -18,8 +18,16 @@ pub(super) fn of_subscription(viewer: &Viewer, info: SubscriptionInfo) -> Subscr
         return info;
     }
     let of = Scope::Subscription(info.topic.clone(), info.name.clone());
-    let state = if viewer.may(&(Action::Manage, of)) { info.state } else { without_words(info.state) };
-    SubscriptionInfo { waiting_for_key: None, state, ..info }
+    let info = SubscriptionInfo { waiting_for_key: None, ..info };
+    if viewer.may(&(Action::Manage, of)) || !has_words(&info.state) {
+        return info;
+    }
+    let waiting_for = match info.waiting_for {
+        WaitingFor::Resume { .. } => WaitingFor::Resume { why: WITHHELD.to_owned() },
+        WaitingFor::Recovery { .. } => WaitingFor::Recovery { why: WITHHELD.to_owned() },
+        other => other,
+    };
+    SubscriptionInfo { state: without_words(info.state), waiting_for, ..info }
 }
 
 /// True if the viewer may see the keys of the events that a subscription waits for.
@@ -43,6 +51,12 @@ pub(super) fn of_plugin(viewer: &Viewer, info: PluginInfo) -> PluginInfo {
     let deploying = (Action::Deploy, Scope::Plugin(info.name.clone()));
     let last_error = info.last_error.filter(|_| viewer.may(&deploying));
     PluginInfo { last_error, ..info }
+}
+
+/// True if a plugin has said something that is in it.
+fn has_words(state: &RunState) -> bool {
+    let RunState::Paused { reason } = state else { return false };
+    matches!(reason, PauseReason::Plugin { .. } | PauseReason::Breaker { .. })
 }
 
 /// The same without what a plugin has said.

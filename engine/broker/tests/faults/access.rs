@@ -98,14 +98,14 @@ async fn create(
 /// Shows a token.
 fn come_in(engine: &Engine, token: &str) -> Result<Principal, Error> {
     let token = Some(Token::parse(token).unwrap());
-    engine.broker.authenticate(&Credentials { token, certificate: None })
+    engine.broker.authenticate(&Credentials { token, ..Credentials::default() })
 }
 
 /// Shows a certificate with these names.
 fn with_certificate(engine: &Engine, names: &[&str], not_after: u64) -> Result<Principal, Error> {
     let names = names.iter().map(|name| name.parse().unwrap()).collect();
     let certificate = Some((names, Timestamp(not_after)));
-    engine.broker.authenticate(&Credentials { token: None, certificate })
+    engine.broker.authenticate(&Credentials { certificate, ..Credentials::default() })
 }
 
 /// One request of each kind. The match below does not compile until a new kind is listed.

@@ -204,3 +204,20 @@ proptest! {
         });
     }
 }
+
+#[tokio::test]
+async fn it_is_known_when_the_last_administrator_s_proof_ends() {
+    let engine = Engine::start();
+    let left = async || engine.metric("levada_administrators_end_seconds").await.get("").copied();
+    assert_eq!(left().await, None, "without principals whoever is on the machine may do everything");
+    let office = Office::open(&engine).await;
+    let day = 24.0 * 3_600.0;
+    let until = left().await.unwrap();
+    assert!((89.0 * day..=90.0 * day).contains(&until), "{until}");
+    let token = NewToken { expires_in_ms: Some(0), ..NewToken::default() };
+    office.ask(Request::CreateToken(CreateToken { principal: "boss".parse().unwrap(), token })).await;
+    assert_eq!(left().await, None, "one has no end");
+    office.clerk(&["read orders"]).await;
+    assert_eq!(left().await, None, "another's token is no administrator's");
+    engine.broker.shutdown().await;
+}

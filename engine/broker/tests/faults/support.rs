@@ -19,7 +19,7 @@ use levada_broker::{
 };
 use levada_protocol::{
     batch::{Batch, BatchBuilder, Stamp},
-    deliver::Run,
+    deliver::{Run, checked_batches},
     error::ErrorCode,
     event::Event,
     ids::{CommitIndex, DeliveryToken, Offset, PartitionId},
@@ -228,8 +228,14 @@ pub(crate) const HIDDEN: &str = "hidden";
 /// A configuration with which the plugin drops the second of three events of a call, and rejects the third, and so on.
 pub(crate) const PICK: &str = r#"{"pick": true}"#;
 
+/// A configuration with which the plugin rejects the events of odd offsets.
+pub(crate) const EVEN: &str = r#"{"even": true}"#;
+
 /// A configuration with which the plugin fails.
 pub(crate) const FAIL: &str = r#"{"fail": true}"#;
+
+/// A configuration with which the plugin fails, and says that it took its whole time.
+pub(crate) const WASTE: &str = r#"{"waste": true}"#;
 
 /// Plugins that keep every event, and remember which version was attached last.
 #[derive(Default)]
@@ -243,6 +249,8 @@ pub(crate) struct KeepAll {
     pub(crate) points: Mutex<Vec<AttachmentPoint>>,
     /// Where it refuses its configuration.
     pub(crate) refusing_at: Mutex<Option<AttachmentPoint>>,
+    /// Whether what is attached keeps state.
+    pub(crate) keeping_state: AtomicBool,
     pub(crate) gate: Arc<Gate>,
 }
 
@@ -269,6 +277,7 @@ impl Gate {
 struct Keep {
     gate: Arc<Gate>,
     config: String,
+    keeps_state: bool,
 }
 
 impl Plugins for KeepAll {
@@ -287,6 +296,7 @@ impl Plugins for KeepAll {
         let refuses = (self.refusing.load(Ordering::Acquire) == version && version > 0)
             || *self.refusing_at.lock().unwrap() == Some(spec.point);
         self.points.lock().unwrap().push(spec.point);
+        let keeps_state = spec.config == STATEFUL || self.keeping_state.load(Ordering::Acquire);
         self.attached.store(version, Ordering::Release);
         let tries = spec.config == TRIED;
         let gate = Arc::clone(&self.gate);
@@ -300,7 +310,7 @@ impl Plugins for KeepAll {
             if refuses {
                 Err(AttachError::new(ErrorCode::PluginInitRefused, "not this one"))
             } else {
-                Ok(Arc::new(Keep { gate, config: spec.config }) as _)
+                Ok(Arc::new(Keep { gate, config: spec.config, keeps_state }) as _)
             }
         })
     }
@@ -309,8 +319,11 @@ impl Plugins for KeepAll {
 impl Stage for Keep {
     fn call(&self, input: CallInput) -> BoxFuture<CallOutcome> {
         let mut answer = VerdictWriter::new();
-        for index in 0..input.events {
+        let placed = checked_batches(input.runs.clone()).unwrap();
+        let offsets = placed.iter().flat_map(|it| it.batch.events().map(|event| event.offset(it.base).0));
+        for (index, offset) in (0..input.events).zip(offsets) {
             match (self.config.as_str(), index % 3) {
+                (EVEN, _) if offset % 2 == 1 => answer.reject("an odd one"),
                 (HIDE, _) => {
                     let payload = Change::Set(HIDDEN.as_bytes());
                     answer.emit(&[Output { payload, ..Output::default() }]);
@@ -321,18 +334,19 @@ impl Stage for Keep {
             }
         }
         let result = match self.config.as_str() {
-            FAIL => Err(CallError::Trap("the test wants it so".to_owned())),
+            FAIL | WASTE => Err(CallError::Trap("the test wants it so".to_owned())),
             _ => Ok(CallOutput::stateless(answer.finish())),
         };
+        let time_spent = if self.config == WASTE { Duration::from_secs(60) } else { Duration::ZERO };
         let gate = Arc::clone(&self.gate);
         Box::pin(async move {
             gate.pass().await;
-            CallOutcome { result, time_spent: Duration::ZERO }
+            CallOutcome { result, time_spent }
         })
     }
 
     fn is_stateful(&self) -> bool {
-        self.config == STATEFUL
+        self.keeps_state
     }
 
     fn stats(&self) -> StageStats {

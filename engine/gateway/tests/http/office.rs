@@ -19,7 +19,7 @@ impl<'a> Office<'a> {
     pub(crate) async fn open(engine: &'a Engine) -> Self {
         let token = create(engine, &Principal::Local, "boss", &["admin"]).await;
         let token = Some(Token::parse(&token).unwrap());
-        let admin = engine.broker.authenticate(&Credentials { token, certificate: None }).unwrap();
+        let admin = engine.broker.authenticate(&Credentials { token, ..Credentials::default() }).unwrap();
         Self { engine, admin }
     }
 

@@ -10,10 +10,7 @@ use std::{
     time::Duration,
 };
 
-use axum::{
-    extract::connect_info::Connected,
-    serve::{IncomingStream, Listener},
-};
+use axum::serve::Listener;
 use levada_gateway::Peer;
 use rustls::ServerConfig;
 use tokio::{
@@ -68,7 +65,7 @@ impl Listener for Limited {
         let slot = self.slots.enter(remote.ip());
         let idle_timeout = self.idle_timeout;
         let tls = self.tls.as_ref().map(|tls| Arc::clone(&tls.borrow()));
-        let peer = Peer::default();
+        let peer = Peer::new(remote);
         let connection = Connection {
             stream: Stream::new(stream, tls, peer.clone()),
             peer,
@@ -101,17 +98,12 @@ pub(super) struct Connection {
     slot: Slot,
 }
 
-/// Who is at the other end of a request's connection.
-#[derive(Debug, Clone)]
-pub(super) struct Client(pub(super) Peer);
-
-impl Connected<IncomingStream<'_, Limited>> for Client {
-    fn connect_info(stream: IncomingStream<'_, Limited>) -> Self {
-        Self(stream.io().peer.clone())
-    }
-}
-
 impl Connection {
+    /// Who is at the other end.
+    pub(super) fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
     /// True once the slot was given to another. Writes look as well: nothing is read while a response is under way.
     fn is_given(&mut self, context: &mut Context<'_>) -> bool {
         self.given.as_mut().poll(context).is_ready()

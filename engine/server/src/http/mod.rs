@@ -3,15 +3,15 @@
 //! It owns the connections, and the paths of health and metrics; all others are the gateway's. It must not know QUIC.
 
 mod connections;
+mod routes;
 mod stream;
 
 use std::{future::Future, io, time::Duration};
 
 use axum::{
     Extension, Json, Router,
-    extract::{ConnectInfo, Request, State},
+    extract::State,
     http::{HeaderMap, HeaderValue, StatusCode, header::CONTENT_TYPE},
-    middleware,
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -22,7 +22,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::connections::Tls;
-use self::connections::{Client, Limited};
+use self::{connections::Limited, routes::Routes};
 use crate::{clock, config::HttpConfig, metrics};
 
 /// Serves, over TLS if there is `tls`, until `until` is cancelled and the requests under way have been answered. Streams end when
@@ -36,28 +36,12 @@ pub(crate) async fn serve(
     until: CancellationToken,
 ) -> io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
-    let is_secure = tls.is_some();
     let listener = Limited::new(listener, tls, config.connections_max, config.idle_timeout);
     let is_local = config.address.ip().to_canonical().is_loopback();
     let gateway = Gateway::new(broker.clone(), gateway_config(config), draining.clone());
     let gateway = gateway.map_err(|error| io::Error::other(error.to_string()))?;
-    let routes = router(Engine { broker, draining, is_local }, gateway);
-    if !is_secure {
-        // Made once: by itself a router is copied for each connection, with all of its routes.
-        let routes = routes.into_make_service();
-        return axum::serve(listener, routes).with_graceful_shutdown(until.cancelled_owned()).await;
-    }
-    // Clients show certificates by TLS alone.
-    let routes = routes.layer(middleware::map_request(name_peer));
-    axum::serve(listener, routes.into_make_service_with_connect_info::<Client>())
-        .with_graceful_shutdown(until.cancelled_owned())
-        .await
-}
-
-/// Tells the gateway who is at the other end.
-async fn name_peer(ConnectInfo(Client(peer)): ConnectInfo<Client>, mut request: Request) -> Request {
-    request.extensions_mut().insert(peer);
-    request
+    let routes = Routes::new(router(Engine { broker, draining, is_local }, gateway));
+    axum::serve(listener, routes).with_graceful_shutdown(until.cancelled_owned()).await
 }
 
 /// Serves other routes in the engine's place, until `until` is done.

@@ -103,7 +103,9 @@ pub(super) async fn serve(
     envelope: RequestEnvelope,
     stream: &mut Stream,
 ) -> Result<(), Failure> {
-    let RequestEnvelope { id, deadline_ms, trace: _, request } = envelope;
+    let RequestEnvelope { id, deadline_ms, trace, request } = envelope;
+    let of_request = trace.map(|trace| context.principal.clone().for_request(|| trace.to_string()));
+    let context = Context { principal: of_request.as_ref().unwrap_or(context.principal), ..context };
     let response = within(deadline_ms, respond(context, request, &mut stream.frames)).await?;
     stream.answer(&Opened::Response(ResponseEnvelope { id, response })).await
 }

@@ -210,7 +210,7 @@ fn authenticate(shared: &Shared, connection: &Connection, token: Option<&str>) -
         shown.proof()
     });
     let peer = connection.remote_address();
-    let principal = shared.broker.authenticate(&Credentials { token, certificate });
+    let principal = shared.broker.authenticate(&Credentials { token, certificate, peer: Some(peer) });
     let principal = principal.inspect_err(|error| info!(%peer, %error, "a client is not served"))?;
     if principal == Principal::Local && !connection.remote_address().ip().to_canonical().is_loopback() {
         let message = "the engine has no principals, and serves nobody but those on its own machine";
