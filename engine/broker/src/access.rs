@@ -22,10 +22,9 @@ use levada_protocol::{
     permission::Permission,
     request::StageSpec,
 };
-use serde::Serialize;
 
 use crate::{
-    actor::Actor,
+    actor::{Actor, Origin},
     catalogue::{Catalogue, Identities, absent},
     error::Error,
     rows::PrincipalRecord,
@@ -47,15 +46,6 @@ pub struct Known {
     name: PrincipalName,
     proof: Proof,
     origin: Origin,
-}
-
-/// Where a call comes from, as the audit topic tells it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize)]
-pub(crate) struct Origin {
-    /// The address at the other end of its connection.
-    pub(crate) peer: Option<SocketAddr>,
-    /// What names the request.
-    pub(crate) request: Option<String>,
 }
 
 /// How a principal came in. It stays in only as long as that holds.

@@ -1,8 +1,8 @@
 //! Who makes a change, as it is told.
 
-use serde::Serialize;
+use std::net::SocketAddr;
 
-use crate::access::Origin;
+use serde::Serialize;
 
 /// Who makes a change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -13,6 +13,15 @@ pub(crate) struct Actor {
     /// From where; nothing for local callers and the engine.
     #[serde(flatten)]
     pub(crate) origin: Origin,
+}
+
+/// Where a call comes from, as the audit topic tells it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize)]
+pub(crate) struct Origin {
+    /// The address at the other end of its connection.
+    pub(crate) peer: Option<SocketAddr>,
+    /// What names the request.
+    pub(crate) request: Option<String>,
 }
 
 impl Actor {

@@ -253,7 +253,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::access::Origin;
+    use crate::actor::Origin;
     use crate::catalogue::{DrawnToken, PushChange};
 
     const NOW: Timestamp = Timestamp(5);

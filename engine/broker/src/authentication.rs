@@ -20,8 +20,8 @@ use tokio::{
 };
 
 use crate::{
-    access::{Access, Conditions, Origin, Principal, Proof, View, not_taken, proof_needed},
-    actor::Actor,
+    access::{Access, Conditions, Principal, Proof, View, not_taken, proof_needed},
+    actor::{Actor, Origin},
     catalogue::{Change, IdentityChange, identities::NEVER},
     clock::Clock,
     error::Error,
