@@ -46,7 +46,7 @@ pub(crate) struct DeleteParams {
 pub(crate) async fn ask(gateway: &Gateway, principal: &Principal, request: Request) -> Result<Answer, Error> {
     let asking = Box::pin(gateway.broker().request(principal, request, None));
     // The connection would be cut off without a word.
-    timeout(gateway.config().wait_max, asking).await.unwrap_or_else(|_| Err(unknown()))
+    timeout(gateway.config().work_max, asking).await.unwrap_or_else(|_| Err(unknown()))
 }
 
 /// The engine has not responded in time.

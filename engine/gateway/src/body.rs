@@ -13,12 +13,13 @@ use tokio::time;
 
 use crate::{problem::Problem, state::Gateway};
 
-/// How long a body may be, and what is said of a longer one.
+/// How long a body may be and take, and what is said of a longer one.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Longest {
     bytes: usize,
     code: ErrorCode,
     advice: &'static str,
+    is_upload: bool,
 }
 
 impl Longest {
@@ -27,10 +28,11 @@ impl Longest {
         bytes: BATCH_BODY_BYTES_MAX,
         code: ErrorCode::EventTooLarge,
         advice: ": send several requests",
+        is_upload: false,
     };
     /// A plugin's artefact.
     pub(crate) const ARTEFACT: Self =
-        Self { bytes: ARTEFACT_BYTES_MAX, code: ErrorCode::PluginTooLarge, advice: "" };
+        Self { bytes: ARTEFACT_BYTES_MAX, code: ErrorCode::PluginTooLarge, advice: "", is_upload: true };
 }
 
 /// Reads a body of at most one batch's length.
@@ -45,7 +47,7 @@ pub(crate) async fn receive_up_to(
     body: Body,
     longest: Longest,
 ) -> Result<Bytes, Problem> {
-    let Longest { bytes: most, code, advice } = longest;
+    let Longest { bytes: most, code, advice, .. } = longest;
     let too_large =
         |got: &str| Problem::new(code, format!("expected a body of at most {most} bytes, got {got}{advice}"));
     let announced =
@@ -53,7 +55,7 @@ pub(crate) async fn receive_up_to(
     if let Some(length) = announced.filter(|length| *length > most) {
         return Err(too_large(&length.to_string()));
     }
-    let limit = gateway.config().body_timeout;
+    let limit = if longest.is_upload { gateway.config().upload_timeout } else { gateway.config().body_timeout };
     match time::timeout(limit, to_bytes(body, most)).await {
         Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(error)) if is_too_long(&error) => Err(too_large("more")),

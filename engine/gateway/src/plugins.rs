@@ -2,7 +2,7 @@
 #![expect(unused_qualifications, reason = "the macro of the description names types by their paths")]
 
 use axum::{
-    Json,
+    Extension, Json,
     body::Body,
     extract::State,
     http::{HeaderMap, StatusCode},
@@ -24,6 +24,7 @@ use crate::{
     admin::{self, ListParams},
     body::{self, Longest},
     params::{Named, Parameters},
+    peer::Peer,
     principal::Caller,
     problem::{Problem, ProblemDetails},
     problems::Refusals,
@@ -109,8 +110,7 @@ pub(crate) async fn describe(
 /// Deploy a plugin
 ///
 /// The body is a WebAssembly component, at most 64 MiB. It becomes the plugin's next version, which everything that uses the
-/// newest version uses from then on. The body may take 8 seconds and all of it 9; what takes longer is for `levada plugin
-/// deploy`.
+/// newest version uses from then on. The body may take 60 seconds, and compiling it 60 more.
 #[utoipa::path(
     post,
     path = "/v1/plugins",
@@ -130,10 +130,10 @@ pub(crate) async fn deploy(
     State(gateway): State<Gateway>,
     Caller(principal): Caller,
     Parameters(DeployParams { name, config }): Parameters<DeployParams>,
+    peer: Option<Extension<Peer>>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let until = Instant::now() + gateway.config().answer_max;
     let name = name.parse::<PluginName>();
     let name = name.map_err(|error| Problem::new(ErrorCode::InvalidName, error.to_string()))?;
     let request = |size| Request::DeployPlugin { name: name.clone(), size, config: config.clone() };
@@ -144,6 +144,12 @@ pub(crate) async fn deploy(
         let message = "expected fewer plugins to be deployed at once: try again";
         return Err(Problem::of(Refusal::new(ErrorCode::LimitExceeded, message).retry_after(1_000)));
     };
+    // Whoever got this far may take longer than others.
+    let limit = gateway.config().upload_timeout;
+    let until = Instant::now() + 2 * limit;
+    if let Some(Extension(peer)) = &peer {
+        peer.answer_by(until + gateway.config().work_max);
+    }
     let artefact = body::receive_up_to(&gateway, &headers, body, Longest::ARTEFACT).await?;
     let size = artefact.len() as u64;
     let deploying = Box::pin(gateway.broker().request(&principal, request(size), Some(artefact)));

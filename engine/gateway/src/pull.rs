@@ -1,6 +1,7 @@
 //! Pulling: events of a subscription, to be settled in other requests.
 
 use axum::{
+    Extension,
     body::Body,
     extract::State,
     http::{HeaderMap, HeaderValue, header::CONTENT_TYPE},
@@ -19,6 +20,7 @@ use utoipa::ToSchema;
 use crate::{
     events, json_body,
     params::{Subscription, duration},
+    peer::Peer,
     principal::Caller,
     problem::{Problem, ProblemDetails},
     problems::Problems,
@@ -48,7 +50,7 @@ pub(crate) struct PullRequest {
     /// together come together, and one event comes however large it is.
     #[schema(minimum = 1, maximum = 1_048_576)]
     max_bytes: Option<u64>,
-    /// How long to wait for events if there are none, such as `5s`; at most 8s. Default: 1s.
+    /// How long to wait for events if there are none, such as `5s`; at most 60s. Default: 1s.
     #[schema(example = "5s")]
     wait: Option<String>,
     /// How the events are written. Default: `json`.
@@ -113,6 +115,7 @@ pub(crate) async fn pull(
     State(gateway): State<Gateway>,
     Caller(principal): Caller,
     Subscription(topic, subscription): Subscription,
+    peer: Option<Extension<Peer>>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
@@ -129,11 +132,15 @@ pub(crate) async fn pull(
         let [wait, wait_max] = [wait, wait_max].map(humantime::format_duration);
         return Err(Problem::invalid(format!("expected at most {wait_max} as wait, got {wait}")));
     }
+    let wait = wait.unwrap_or(WAIT_DEFAULT);
+    if let Some(Extension(peer)) = &peer {
+        peer.answer_by(Instant::now() + wait + gateway.config().work_max);
+    }
     let pull = Pull {
         topic: topic.clone(),
         subscription,
         credit: Credit { events, bytes },
-        wait: wait.unwrap_or(WAIT_DEFAULT),
+        wait,
     };
     let pulling = Box::pin(gateway.broker().pull(&principal, pull));
     let pulled = tokio::select! {

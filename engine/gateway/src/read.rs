@@ -2,6 +2,7 @@
 #![expect(unused_qualifications, reason = "the macro of the description names types by their paths")]
 
 use axum::{
+    Extension,
     extract::State,
     http::{
         HeaderMap, HeaderValue, StatusCode,
@@ -26,6 +27,7 @@ use utoipa::IntoParams;
 use crate::{
     events,
     params::{self, Begin, Parameters, Topic},
+    peer::Peer,
     positions::{self, Positions},
     principal::Caller,
     problem::{Problem, ProblemDetails},
@@ -55,7 +57,7 @@ pub(crate) struct ReadParams {
     /// Most events, 1 to 10000. Default: 1000. A response ends sooner after about 1 MiB.
     #[param(minimum = 1, maximum = 10_000)]
     max: Option<u64>,
-    /// Wait for events if there are none, such as `5s`; at most 8s. Default: 0s.
+    /// Wait for events if there are none, such as `5s`; at most 60s. Default: 0s.
     #[param(example = "5s")]
     wait: Option<String>,
     /// A condition over payload, headers and key, such as `amount > 100`.
@@ -108,6 +110,7 @@ pub(crate) async fn read(
     Caller(principal): Caller,
     Topic(topic): Topic,
     Parameters(asked): Parameters<ReadParams>,
+    peer: Option<Extension<Peer>>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let format = format_of(&headers)?;
@@ -125,13 +128,16 @@ pub(crate) async fn read(
     let asked = Asked { partition: asked.partition.as_deref(), condition: asked.r#where.as_deref() };
     let read = asked.read(topic, start, at)?;
     let mut reading = Reading::new(format, read.topic.clone(), max);
-    let deadline = Instant::now() + wait_max;
+    let deadline = Instant::now() + gateway.config().work_max;
     reading.collect(&gateway, &principal, read.clone(), deadline).await?;
     let wait = wait.unwrap_or_default();
     if reading.events == 0 && reading.complete && !wait.is_zero() {
         let positions = reading.positions();
         let follow = Read { follow: true, positions, ..read };
-        let until = deadline.min(Instant::now() + wait);
+        let until = Instant::now() + wait;
+        if let Some(Extension(peer)) = &peer {
+            peer.answer_by(until + gateway.config().work_max);
+        }
         reading.collect(&gateway, &principal, follow, until).await?;
     }
     Ok(reading.response())

@@ -231,7 +231,7 @@ async fn settle(
     let events: Vec<PulledEvent> = pulled_token::parse_all(tokens, VERBS_MAX)?;
     let settling = Box::pin(gateway.broker().settle(&principal, (&topic, &subscription), &events, &kind));
     // The connection would be cut off without a word.
-    let Ok(settled) = timeout(gateway.config().wait_max, settling).await else {
+    let Ok(settled) = timeout(gateway.config().work_max, settling).await else {
         let message = "the events were not settled in time; whether they will be is unknown";
         return Err(Problem::of(Refusal::new(ErrorCode::OutcomeUnknown, message)));
     };

@@ -36,8 +36,12 @@ pub struct GatewayConfig {
     pub body_timeout: Duration,
     /// How long a publish may take until it is answered, body and commit together: less than its connection may.
     pub answer_max: Duration,
-    /// How long a read may wait or search before it is answered.
+    /// How long a read may search, and what is asked of the broker may take, before there is an answer.
+    pub work_max: Duration,
+    /// How long a request may ask to wait for events.
     pub wait_max: Duration,
+    /// How long a plugin may take to arrive.
+    pub upload_timeout: Duration,
     /// How often a stream that has nothing to send sends a comment.
     pub comment_interval: Duration,
     /// The time of day.
@@ -52,7 +56,9 @@ impl GatewayConfig {
             cors_origins: Vec::new(),
             body_timeout: Duration::from_secs(8),
             answer_max: Duration::from_millis(9_500),
-            wait_max: Duration::from_secs(8),
+            work_max: Duration::from_secs(8),
+            wait_max: Duration::from_secs(60),
+            upload_timeout: Duration::from_secs(60),
             comment_interval: Duration::from_secs(15),
             now,
         }

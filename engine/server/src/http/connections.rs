@@ -112,6 +112,7 @@ impl Connection {
     /// A response is on its way.
     fn answers(&mut self) {
         self.answered = true;
+        self.peer.is_answered();
         self.slot.renew();
         let until = Instant::now() + self.idle_timeout;
         self.deadline.as_mut().reset(until);
@@ -146,6 +147,11 @@ impl AsyncRead for Connection {
             return Poll::Ready(read);
         }
         ready!(self.deadline.as_mut().poll(context));
+        // Some are given longer, once it is known who they are and what they ask for.
+        if let Some(until) = self.peer.answered_by().filter(|until| *until > Instant::now()) {
+            self.deadline.as_mut().reset(until);
+            ready!(self.deadline.as_mut().poll(context));
+        }
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }

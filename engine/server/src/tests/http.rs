@@ -5,15 +5,19 @@ use std::net::SocketAddr;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
-    time::Duration,
+    time::{Duration, timeout},
 };
 
 use super::{against, client, config, with};
 
 /// Status and body of a GET.
 async fn get(address: SocketAddr, path: &str) -> (u16, String) {
+    ask(address, "GET", path).await
+}
+
+async fn ask(address: SocketAddr, method: &str, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    let request = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
@@ -100,6 +104,28 @@ async fn half_requests_do_not_keep_others_from_an_answer() {
             halves.push(half);
         }
         assert_eq!(get(server.http, "/readyz").await.0, 200);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_asks_to_wait_may_wait_longer_than_a_request_may_take_and_the_next_request_may_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = with(config(&dir), |config| config.http.idle_timeout = Duration::from_secs(1));
+    against(config, async |server| {
+        assert_eq!(ask(server.http, "PUT", "/v1/topics/orders").await.0, 201);
+        let mut stream = TcpStream::connect(server.http).await.unwrap();
+        let waiting = "GET /v1/topics/orders/events?wait=1500ms HTTP/1.1\r\nhost: localhost\r\n\r\n";
+        stream.write_all(waiting.as_bytes()).await.unwrap();
+        let mut answer = vec![0; 4096];
+        let read = stream.read(&mut answer).await.unwrap();
+        let answer = String::from_utf8_lossy(&answer[..read]).into_owned();
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("levada-complete: true"), "{answer}");
+        // Half of another request: the connection ends as any that is silent.
+        stream.write_all(b"GET /v1/topics/orders/events?wait=60s HT").await.unwrap();
+        let mut rest = Vec::new();
+        let ended = timeout(Duration::from_secs(20), stream.read_to_end(&mut rest)).await;
+        assert!(ended.is_ok(), "it is cut off");
     })
     .await;
 }
