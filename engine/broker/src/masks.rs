@@ -100,7 +100,7 @@ pub(crate) enum Masked {
         /// Events on which a plugin failed, in order.
         withheld: Vec<Offset>,
     },
-    /// Nothing can pass now: the plugins fail so often that they are left alone for so long.
+    /// Nothing can pass now: the plugins have wasted so much time that they are left alone for so long.
     Paused(Duration),
 }
 
@@ -126,7 +126,7 @@ impl Masks {
     /// The mask of one who reads a topic through these plugins, attached.
     ///
     /// # Errors
-    /// `LIMIT_EXCEEDED` for more plugins than a chain may have; `PLUGIN_NOT_FOUND` or another refusal of a plugin.
+    /// `PERMISSION_DENIED` for more plugins than a chain may have; `PLUGIN_NOT_FOUND` or another refusal of a plugin.
     pub(crate) async fn of(
         self: &Arc<Self>,
         topic: &TopicName,
@@ -138,7 +138,7 @@ impl Masks {
                  {CHAIN_STAGES_MAX}: ask an administrator for fewer lines",
                 stages.len()
             );
-            return Err(Error::refused(ErrorCode::LimitExceeded, message));
+            return Err(Error::refused(ErrorCode::PermissionDenied, message));
         }
         let catalogue = self.shard.catalogue();
         let key = Key::new(&catalogue, topic, &stages)?;

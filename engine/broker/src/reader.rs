@@ -314,7 +314,6 @@ impl ReaderTask {
             if let Some(wait) = paused {
                 return self.wait_out(wait).await;
             }
-            let cursor = &self.cursors[at];
             let (mut held, turn) =
                 room_and_turn(&self.window, bytes_max.max(least), self.screen.as_ref()).await;
             let (step, withheld) = match cursor.step(self.screen.as_mut(), turn, bytes_max).await? {

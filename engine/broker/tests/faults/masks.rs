@@ -335,7 +335,7 @@ async fn a_chain_of_all_masks_together_has_a_limit() {
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
     let clerk = office.clerk(&lines).await;
     let error = engine.broker.read(&clerk, orders()).await.unwrap_err();
-    assert_eq!(error.code(), ErrorCode::LimitExceeded, "{error}");
+    assert_eq!(error.code(), ErrorCode::PermissionDenied, "{error}");
     let clerk = office.clerk(&lines[1..]).await;
     assert_eq!(read(&engine, &clerk).await.events.len(), 6);
     engine.broker.shutdown().await;
