@@ -55,7 +55,8 @@ pub(crate) async fn receive_up_to(
     if let Some(length) = announced.filter(|length| *length > most) {
         return Err(too_large(&length.to_string()));
     }
-    let limit = if longest.is_upload { gateway.config().upload_timeout } else { gateway.config().body_timeout };
+    let limit =
+        if longest.is_upload { gateway.config().upload_timeout } else { gateway.config().body_timeout };
     match time::timeout(limit, to_bytes(body, most)).await {
         Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(error)) if is_too_long(&error) => Err(too_large("more")),

@@ -136,12 +136,7 @@ pub(crate) async fn pull(
     if let Some(Extension(peer)) = &peer {
         peer.answer_by(Instant::now() + wait + gateway.config().work_max);
     }
-    let pull = Pull {
-        topic: topic.clone(),
-        subscription,
-        credit: Credit { events, bytes },
-        wait,
-    };
+    let pull = Pull { topic: topic.clone(), subscription, credit: Credit { events, bytes }, wait };
     let pulling = Box::pin(gateway.broker().pull(&principal, pull));
     let pulled = tokio::select! {
         biased;

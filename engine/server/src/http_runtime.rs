@@ -1,10 +1,13 @@
 //! The runtime of HTTP: requests, streams and pushes have threads of their own, which go after those that take, commit and deliver events.
 //! So whatever HTTP clients do, QUIC waits for no more than a time slice of theirs.
 
-use std::{io, thread};
+use std::{io, thread, time::Duration};
 
 use rustix::process::{getpriority_process, setpriority_process};
-use tokio::runtime::{Builder, Handle};
+use tokio::{
+    runtime::{Builder, Handle},
+    sync::oneshot,
+};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// One thread serves HTTP for each so many processors, and one where there are fewer than twice as many.
@@ -14,11 +17,15 @@ const NICENESS: i32 = 5;
 /// Nothing gives way more.
 const NICENESS_MAX: i32 = 19;
 
+/// How long its end waits for work that blocks.
+const BLOCKING_MAX: Duration = Duration::from_secs(1);
+
 /// The runtime; it ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct HttpRuntime {
     handle: Handle,
-    _ends: DropGuard,
+    ends: DropGuard,
+    ended: oneshot::Receiver<()>,
 }
 
 impl HttpRuntime {
@@ -41,18 +48,28 @@ impl HttpRuntime {
             .on_thread_start(move || give_way(niceness))
             .build()?;
         let (handle, ends) = (runtime.handle().clone(), CancellationToken::new());
-        let ended = ends.clone();
+        let (until, (tell, ended)) = (ends.clone(), oneshot::channel());
         // It drives the runtime if that has no thread of its own, and ends it where that may block.
         thread::Builder::new().name("levada-http".to_owned()).spawn(move || {
             give_way(niceness);
-            runtime.block_on(ended.cancelled());
-            runtime.shutdown_background();
+            runtime.block_on(until.cancelled());
+            runtime.shutdown_timeout(BLOCKING_MAX);
+            // Nobody waits for it where it was dropped.
+            let _ = tell.send(());
         })?;
-        Ok(Self { handle, _ends: ends.drop_guard() })
+        Ok(Self { handle, ends: ends.drop_guard(), ended })
     }
 
     pub(crate) fn handle(&self) -> &Handle {
         &self.handle
+    }
+
+    /// Ends it with all that runs on it, and waits for that.
+    pub(crate) async fn stop(self) {
+        let Self { ends, ended, .. } = self;
+        drop(ends);
+        // It fails if the thread has panicked, and has ended then.
+        let _ = ended.await;
     }
 }
 
@@ -87,7 +104,7 @@ mod tests {
             }
         }
         let waiting = http.handle().spawn(std::future::pending::<()>());
-        drop(http);
-        assert!(waiting.await.unwrap_err().is_cancelled());
+        http.stop().await;
+        assert!(waiting.is_finished() && waiting.await.unwrap_err().is_cancelled());
     }
 }

@@ -237,6 +237,7 @@ impl Server {
             warn!("some HTTP requests got no answer");
         }
         self.beside.cancelled().cancel();
+        self.http.stop().await;
         // 5. The broker: owners, then the writer with all that is queued, then the store.
         self.broker.shutdown().await;
         info!("engine stopped");
