@@ -414,7 +414,7 @@ async fn bad_requests_are_refused_with_what_was_expected() {
             ("pull", "{\"max\":-1}", 400, "INVALID_ARGUMENT"),
             ("pull", "{\"max_bytes\":0}", 400, "INVALID_ARGUMENT"),
             ("pull", "{\"max_bytes\":1048577}", 400, "INVALID_ARGUMENT"),
-            ("pull", "{\"wait\":\"9s\"}", 400, "INVALID_ARGUMENT"),
+            ("pull", "{\"wait\":\"61s\"}", 400, "INVALID_ARGUMENT"),
             ("pull", "{\"wait\":\"soon\"}", 400, "INVALID_ARGUMENT"),
             ("pull", "{\"wait\":5}", 400, "INVALID_ARGUMENT"),
             ("pull", "{\"format\":\"xml\"}", 400, "INVALID_ARGUMENT"),
